@@ -1,0 +1,151 @@
+//! The configuration as meant: typed, defaulted, every reference resolved. After loading nothing
+//! downstream checks anything again.
+
+pub mod disk;
+pub mod fault;
+pub mod file;
+mod meaning;
+mod schema;
+mod source;
+pub mod units;
+
+use crate::crypto::keyring::Algorithm;
+use crate::crypto::x509::Certificate;
+use crate::domain::key::Origin;
+use crate::domain::route::Route;
+use fault::Faults;
+use ipnet::IpNet;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use secrecy::SecretString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Debug)]
+pub struct Config {
+    pub origin: Origin,
+    pub tenant: TenantSetting,
+    pub listeners: Vec<Listener>,
+    pub admin: SocketAddr,
+    pub store: StoreSetting,
+    pub trusted_cas: Vec<Certificate>,
+    pub tokens: Tokens,
+    pub limits: Limits,
+    pub routes: Vec<Route>,
+    /// Files and folders whose change is a reason to load again.
+    pub watch: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantSetting {
+    pub subdomain: String,
+    pub zid: Option<String>,
+    pub xsappname: Option<String>,
+}
+
+#[derive(Debug)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub tls: Option<TlsMaterial>,
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// A server certificate with its key, read and known to belong together.
+#[derive(Debug)]
+pub struct TlsMaterial {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+}
+
+#[derive(Debug, Clone)]
+pub struct StoreSetting {
+    pub path: PathBuf,
+    pub master_key: MasterKeySource,
+}
+
+#[derive(Debug, Clone)]
+pub enum MasterKeySource {
+    Given(SecretString),
+    /// A file that may not exist yet: it is made for an empty store.
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tokens {
+    pub algorithm: Algorithm,
+    /// Seconds.
+    pub rotate_every: i64,
+    /// Seconds.
+    pub leeway: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub target: usize,
+    pub header_bytes: usize,
+    pub header_count: usize,
+    pub header_time: Duration,
+    pub handshake_time: Duration,
+    pub connections: usize,
+    pub http2_streams: u32,
+    pub token_request: usize,
+    pub token_cache: u64,
+    pub drain_time: Duration,
+    pub idle_backend_connections: usize,
+}
+
+/// A loaded configuration, with whatever deserves a warning.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Config,
+    pub warnings: Faults,
+}
+
+/// Loads and checks a file: either the whole of it is right, or every fault is reported.
+pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Faults> {
+    let shown = path.display().to_string();
+    match disk::text(path) {
+        Ok(text) => parse(&shown, &text, path.parent().unwrap_or(Path::new("")), env),
+        Err(error) => {
+            let mut faults = Faults::new(&shown, "");
+            faults.error(
+                fault::Place::default(),
+                format!("the configuration cannot be read: {error}"),
+                "name it with --config FILE, or make one with `flowgate demo`",
+            );
+            Err(faults)
+        }
+    }
+}
+
+/// The same for a text whose relative paths start at `base`.
+pub fn parse(shown: &str, text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Faults> {
+    let mut faults = Faults::new(shown, text);
+    let mut places = source::Places::default();
+    let schema = file::schema();
+    let tree = source::parse(text, &mut faults);
+    let said = tree.and_then(|tree| {
+        let around = source::Surroundings { env, base };
+        let mut walk = schema::Walk { schema: &schema, around, faults: &mut faults, places: &mut places };
+        let value = walk.value(&tree, &schema, "").unwrap_or_else(|| source::object(Vec::new()));
+        serde_json::from_value::<file::File>(value).map_err(|error| error.to_string()).ok()
+    });
+    let config = said.map(|said| meaning::Meaning::new(base, &places, &mut faults).config(said));
+    faults.sort();
+    match config {
+        Some(config) if faults.errors() == 0 => Ok(Loaded { config, warnings: faults }),
+        _ => {
+            if faults.errors() == 0 {
+                faults.error(fault::Place::default(), "the file is not a configuration", "begin with `backends:` and `routes:`");
+            }
+            Err(faults)
+        }
+    }
+}
+
+/// Routes share backends; this names the type once.
+pub type SharedBackend = Arc<crate::domain::route::Backend>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,12 @@
+//! Cryptography as values: digests, sealing, signing keys, trust in certificates.
+//! Knows no file, no socket, no clock: `now` is an argument wherever time matters.
+
+pub mod ca;
+pub mod digest;
+pub mod json;
+pub mod jws;
+pub mod keyring;
+pub mod random;
+pub mod seal;
+pub mod trust;
+pub mod x509;

@@ -1,0 +1,211 @@
+//! The decision about one request. A `Permit` is made here alone, owns what was decided and is
+//! spent by forwarding; without one nothing reaches a backend.
+
+use super::instance::Instance;
+use super::reason::Reason;
+use super::route::{Authorization, Backend, Route};
+use super::tenant::Tenant;
+use super::token::Claims;
+use super::trail::{Refusal, Step, Trail, Verdict};
+use http::HeaderValue;
+use http::uri::PathAndQuery;
+use std::sync::Arc;
+
+/// How an authenticator answers: credentials of its kind were not offered, they prove a caller, or
+/// they were offered and are no good.
+#[derive(Debug)]
+pub enum Answer<T> {
+    Nothing,
+    Proven(T),
+    Refused(Refusal),
+}
+
+/// A caller and what the present state lets it do. Made once per token and state, used per call.
+#[derive(Debug)]
+pub struct Caller {
+    pub claims: Arc<Claims>,
+    /// Roles of the token that the instance still has.
+    pub roles: Vec<String>,
+    identity: Identity,
+}
+
+/// The identity headers of a caller, ready to set.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub client_id: HeaderValue,
+    pub roles: HeaderValue,
+}
+
+impl Caller {
+    pub fn new(claims: Arc<Claims>, instance: &Instance) -> Result<Self, Reason> {
+        let held = |role: &String| instance.roles.iter().any(|name| name.as_str() == role);
+        let roles: Vec<_> = claims.roles.iter().filter(|role| held(role)).cloned().collect();
+        let header = |text: &str| HeaderValue::from_str(text).map_err(|_| Reason::TokenClaims);
+        let identity = Identity { client_id: header(&claims.client_id)?, roles: header(&roles.join(","))? };
+        Ok(Self { claims, roles, identity })
+    }
+}
+
+/// The target of a forwarded request: normalised path and query as they came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target(PathAndQuery);
+
+impl Target {
+    pub fn new(path: &str, query: Option<&str>) -> Result<Self, Reason> {
+        let text = match query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        PathAndQuery::try_from(text).map(Self).map_err(|_| Reason::TargetForm)
+    }
+
+    /// For a request whose path was normal as it came.
+    pub fn unchanged(target: PathAndQuery) -> Self {
+        Self(target)
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    pub fn path_and_query(&self) -> &PathAndQuery {
+        &self.0
+    }
+}
+
+/// Leave to forward one request. Only `decide` makes one; forwarding takes it by value.
+#[derive(Debug)]
+pub struct Permit {
+    target: Target,
+    route: Arc<Route>,
+    identity: Option<Identity>,
+}
+
+impl Permit {
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.route.backend
+    }
+
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    pub fn keep_token(&self) -> bool {
+        self.route.keep_token
+    }
+
+    pub fn max_body(&self) -> u64 {
+        self.route.max_body
+    }
+}
+
+/// Role and size, in the model's order; route and caller come judged.
+pub fn decide(
+    route: &Arc<Route>,
+    target: Target,
+    caller: Option<&Caller>,
+    tenant: &Tenant,
+    declared_length: Option<u64>,
+    trail: &mut Trail,
+) -> Result<Permit, Refusal> {
+    match &route.authorization {
+        Authorization::None => trail.note(Step::Role, Verdict::Skipped),
+        Authorization::UserRole(role) => {
+            trail.of(Step::Role, holds(caller, role.as_str(), tenant))?;
+        }
+    }
+    let fits = declared_length.is_none_or(|length| length <= route.max_body);
+    trail.of(Step::Size, if fits { Ok(()) } else { Err(Reason::BodyTooLarge.into()) })?;
+    Ok(Permit { target, route: route.clone(), identity: caller.map(|caller| caller.identity.clone()) })
+}
+
+fn holds(caller: Option<&Caller>, role: &str, tenant: &Tenant) -> Result<(), Refusal> {
+    let caller = caller.ok_or(Reason::TokenMissing)?;
+    if caller.roles.iter().any(|held| held == role) {
+        return Ok(());
+    }
+    let in_token = caller.claims.roles.iter().any(|held| held == role);
+    let reason = if in_token { Reason::RoleWithdrawn } else { Reason::RoleMissing };
+    let detail = Some(format!("role {role}"));
+    Err(Refusal { reason, detail, scope: Some(tenant.scope(role)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::instance::Plan;
+    use crate::domain::name::{InstanceName, RoleName};
+    use crate::domain::route::Pattern;
+    use std::time::Duration;
+
+    fn route(authorization: Authorization) -> Arc<Route> {
+        let backend = Backend { name: "b".into(), servers: Vec::new(), timeout: Duration::from_secs(1) };
+        Arc::new(Route {
+            name: "r".into(),
+            pattern: Pattern::parse("/r").expect("a pattern"),
+            authorization,
+            backend: Arc::new(backend),
+            max_body: 10,
+            keep_token: false,
+        })
+    }
+
+    fn caller(token: &[&str], instance: &[&str]) -> Caller {
+        let claims = Claims {
+            jti: "j".into(),
+            client_id: "c".into(),
+            instance_id: "i".into(),
+            key_id: "k".into(),
+            roles: token.iter().map(|role| (*role).to_owned()).collect(),
+            issued_at: 0,
+            expires: 1,
+        };
+        let instance = Instance {
+            id: "i".into(),
+            name: InstanceName::parse("i").expect("a name"),
+            plan: Plan::IntegrationFlow,
+            client_id: "c".into(),
+            aliases: Vec::new(),
+            roles: instance.iter().map(|role| RoleName::parse(role).expect("a role")).collect(),
+            token_validity: 3600,
+            created: 0,
+        };
+        Caller::new(Arc::new(claims), &instance).expect("a caller")
+    }
+
+    fn judge(route: &Arc<Route>, caller: Option<&Caller>, length: Option<u64>) -> Result<Permit, Refusal> {
+        let target = Target::new("/r", None).expect("a target");
+        decide(route, target, caller, &Tenant::new("demo", None, Some("it!b1")), length, &mut Trail::default())
+    }
+
+    #[test]
+    fn a_role_counts_only_if_token_and_instance_have_it() {
+        let route = route(Authorization::UserRole(RoleName::parse("a").expect("a role")));
+        let outcome = |token: &[&str], instance: &[&str]| judge(&route, Some(&caller(token, instance)), None).map(|_| ());
+        assert_eq!(outcome(&["a"], &["a", "b"]), Ok(()));
+        let refused = outcome(&["b"], &["a", "b"]).expect_err("missing");
+        assert_eq!((refused.reason, refused.scope.as_deref()), (Reason::RoleMissing, Some("it!b1.a")));
+        assert_eq!(outcome(&["a"], &["b"]).expect_err("withdrawn").reason, Reason::RoleWithdrawn);
+        assert_eq!(judge(&route, None, None).expect_err("nobody").reason, Reason::TokenMissing);
+    }
+
+    #[test]
+    fn the_role_is_judged_before_the_size() {
+        let route = route(Authorization::UserRole(RoleName::parse("a").expect("a role")));
+        let nobody = caller(&[], &[]);
+        assert_eq!(judge(&route, Some(&nobody), Some(11)).expect_err("role").reason, Reason::RoleMissing);
+        let holder = caller(&["a"], &["a"]);
+        assert_eq!(judge(&route, Some(&holder), Some(11)).expect_err("size").reason, Reason::BodyTooLarge);
+        assert!(judge(&route, Some(&holder), Some(10)).is_ok());
+    }
+
+    #[test]
+    fn an_open_route_needs_nobody() {
+        let permit = judge(&route(Authorization::None), None, None).expect("open");
+        assert!(permit.identity().is_none());
+    }
+}

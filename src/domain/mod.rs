@@ -1,0 +1,18 @@
+//! What is true: names, roles, instances and keys, token requests, tokens, routes, decisions.
+//! Rules are pure; `now` is an argument. Knows no sockets, no SQL, no files.
+
+pub mod client;
+pub mod decision;
+pub mod grant;
+pub mod instance;
+pub mod key;
+pub mod name;
+pub mod path;
+pub mod reason;
+pub mod record;
+pub mod role;
+pub mod route;
+pub mod signing;
+pub mod tenant;
+pub mod token;
+pub mod trail;

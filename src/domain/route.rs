@@ -1,0 +1,232 @@
+//! Routes: published paths, the role each needs, the backend behind it. The longest match wins.
+
+use super::name::RoleName;
+use super::path::NormalPath;
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+/// Who may call a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authorization {
+    UserRole(RoleName),
+    None,
+}
+
+/// An HTTP server that takes forwarded calls.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Server {
+    /// `host:port`, as the Host header names it and as it is connected to.
+    pub authority: String,
+    /// Put before the forwarded path; empty or `/something` without a final slash.
+    pub base_path: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    pub name: String,
+    pub servers: Vec<Server>,
+    /// Until the head of the answer.
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub name: String,
+    pub pattern: Pattern,
+    pub authorization: Authorization,
+    pub backend: Arc<Backend>,
+    /// Bytes.
+    pub max_body: u64,
+    pub keep_token: bool,
+}
+
+/// A path, or with a final `/*` the path and all below it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pattern {
+    folded: String,
+    below: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadPattern {
+    #[error("a route path begins with `/`")]
+    NoSlash,
+    #[error("`*` stands only as the final `/*`")]
+    Star,
+    #[error("a route path holds letters, digits and `_ / ~ - . $` only")]
+    Character,
+    #[error("a route path has no empty or dot segments")]
+    Segment,
+    #[error("`{0}` belongs to the product itself; use another path, such as one below /http")]
+    Product(&'static str),
+}
+
+/// Paths that the token server answers at the root of the origin.
+pub const PRODUCT_PATHS: [&str; 7] = [
+    "/oauth",
+    "/token_keys",
+    "/token_key",
+    "/introspect",
+    "/.well-known",
+    "/destination-configuration",
+    "/check_token",
+];
+
+impl Pattern {
+    pub fn parse(text: &str) -> Result<Self, BadPattern> {
+        let (path, below) = match text.strip_suffix("/*") {
+            Some(path) => (path, true),
+            None => (text, false),
+        };
+        if !text.starts_with('/') {
+            return Err(BadPattern::NoSlash);
+        }
+        if path.contains('*') {
+            return Err(BadPattern::Star);
+        }
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_/~-.$".contains(&byte);
+        if !path.bytes().all(allowed) {
+            return Err(BadPattern::Character);
+        }
+        let mut segments = path.split('/').skip(1);
+        if path != "/" && segments.any(|segment| matches!(segment, "" | "." | "..")) {
+            return Err(BadPattern::Segment);
+        }
+        let folded = path.to_ascii_lowercase();
+        let product = PRODUCT_PATHS.into_iter().find(|product| {
+            folded.strip_prefix(product).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        });
+        match product {
+            Some(path) => Err(BadPattern::Product(path)),
+            None => Ok(Self { folded, below }),
+        }
+    }
+
+    /// Whether `other` lies below this pattern, so that it takes calls away from it.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.below
+            && self != other
+            && other.folded.strip_prefix(&self.folded).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.folded, if self.below { "/*" } else { "" })
+    }
+}
+
+/// All routes, ready to match: exact paths first, then prefixes from the longest up.
+#[derive(Debug, Default)]
+pub struct Routes {
+    exact: HashMap<String, Arc<Route>>,
+    below: HashMap<String, Arc<Route>>,
+    all: Vec<Arc<Route>>,
+}
+
+impl Routes {
+    pub fn new(routes: Vec<Route>) -> Self {
+        let mut out = Self::default();
+        for route in routes.into_iter().map(Arc::new) {
+            let map = if route.pattern.below { &mut out.below } else { &mut out.exact };
+            map.insert(route.pattern.folded.clone(), route.clone());
+            out.all.push(route);
+        }
+        out
+    }
+
+    pub fn find(&self, path: &NormalPath) -> Option<&Arc<Route>> {
+        let folded = path.folded.as_str();
+        if let Some(route) = self.exact.get(folded) {
+            return Some(route);
+        }
+        let mut prefix = folded;
+        loop {
+            if let Some(route) = self.below.get(prefix) {
+                return Some(route);
+            }
+            prefix = &prefix[..prefix.rfind('/')?];
+        }
+    }
+
+    pub fn all(&self) -> &[Arc<Route>] {
+        &self.all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn routes(patterns: &[&str]) -> Routes {
+        let backend =
+            Arc::new(Backend { name: "b".into(), servers: Vec::new(), timeout: Duration::from_secs(1) });
+        let route = |pattern: &&str| Route {
+            name: (*pattern).to_owned(),
+            pattern: Pattern::parse(pattern).expect("a pattern"),
+            authorization: Authorization::None,
+            backend: backend.clone(),
+            max_body: 1,
+            keep_token: false,
+        };
+        Routes::new(patterns.iter().map(route).collect())
+    }
+
+    fn found(routes: &Routes, path: &str) -> Option<String> {
+        let path = NormalPath::parse(path).expect("a path");
+        routes.find(&path).map(|route| route.name.clone())
+    }
+
+    #[test]
+    fn the_longest_match_wins_whatever_the_letter_case() {
+        let routes = routes(&["/http/orders/*", "/http/orders/admin/*", "/http/orders/exact", "/*"]);
+        for (path, want) in [
+            ("/http/orders", "/http/orders/*"),
+            ("/HTTP/Orders/1", "/http/orders/*"),
+            ("/http/orders/ADMIN/x", "/http/orders/admin/*"),
+            ("/http/orders//admin", "/http/orders/admin/*"),
+            ("/http/orders/exact", "/http/orders/exact"),
+            ("/http/orders/exact/", "/http/orders/*"),
+            ("/http/ordersx", "/*"),
+            ("/", "/*"),
+        ] {
+            assert_eq!(found(&routes, path).as_deref(), Some(want), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_no_route_publishes_is_not_found() {
+        let routes = routes(&["/http/orders/*", "/http/one"]);
+        for path in ["/", "/http", "/http/order", "/http/ordersx", "/http/one/", "/http/one/x"] {
+            assert_eq!(found(&routes, path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn bad_patterns_are_refused_with_the_rule() {
+        for (text, want) in [
+            ("http", BadPattern::NoSlash),
+            ("/a*", BadPattern::Star),
+            ("/a/*/b", BadPattern::Star),
+            ("/a%20", BadPattern::Character),
+            ("/a//b", BadPattern::Segment),
+            ("/a/../b", BadPattern::Segment),
+            ("/oauth/*", BadPattern::Product("/oauth")),
+            ("/OAuth/token", BadPattern::Product("/oauth")),
+        ] {
+            assert_eq!(Pattern::parse(text), Err(want), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_route_takes_itself_and_all_below(path in "(/[a-z0-9]{1,6}){1,4}", tail in "(/[a-z0-9]{1,6}){0,3}") {
+            prop_assume!(Pattern::parse(&path).is_ok());
+            let routes = routes(&[&format!("{path}/*")]);
+            prop_assert!(found(&routes, &path).is_some());
+            let (lower, sibling) = (format!("{path}{tail}"), format!("{path}x"));
+            prop_assert!(found(&routes, &lower).is_some());
+            prop_assert!(found(&routes, &sibling).is_none());
+        }
+    }
+}

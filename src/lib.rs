@@ -5,7 +5,12 @@
 //! ARCHITECTURE.md tells the journeys of a token request and of a proxied request through them.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
 pub mod crypto;
 pub mod domain;
+pub mod gateway;
+pub mod http;
+pub mod net;
+pub mod serve;
 pub mod store;

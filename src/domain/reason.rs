@@ -70,6 +70,7 @@ reasons! {
     // the token endpoint
     MethodNotAllowed: "method-not-allowed", "invalid_request", 405, "RFC 6749 3.2", "use POST";
     RequestTooLarge: "token-request-too-large", "invalid_request", 413, "RFC 9110 15.5.14", "a token request is a few hundred bytes";
+    RequestTooSlow: "token-request-too-slow", "invalid_request", 408, "RFC 9110 15.5.9", "send the request without pauses";
     ContentType: "content-type", "invalid_request", 400, "RFC 6749 3.2", "send the parameters as application/x-www-form-urlencoded";
     ParameterMalformed: "parameter-malformed", "invalid_request", 400, "RFC 6749 B", "percent-encode the parameters as UTF-8";
     ParameterRepeated: "parameter-repeated", "invalid_request", 400, "RFC 6749 3.2", "send each parameter once";
@@ -102,6 +103,33 @@ reasons! {
     Internal: "internal", "internal", 500, "RFC 9110 15.6.1", "a fault of the gateway; report it with the request id";
 }
 
+/// What a caller may read about a public code: enough to act on, nothing to learn from.
+pub fn public_text(code: &str) -> &'static str {
+    match code {
+        "bad_path" => "the path can be read in more than one way",
+        "target_too_long" => "path and query are too long",
+        "bad_request" => "the request is not a valid HTTP request for this server",
+        "method_not_allowed" => "this method is not available here",
+        "no_such_flow" => "nothing is published at this path",
+        "invalid_request" => "the request is malformed, or says one thing in two ways",
+        "token_required" => "this path needs an access token, sent as Authorization: Bearer",
+        "invalid_token" => "the access token is not valid here; get a new one at the token endpoint",
+        "insufficient_scope" => "the access token lacks the user role that this path needs",
+        "body_too_large" => "the body is larger than this path allows",
+        "invalid_client" => "client authentication failed",
+        "unauthorized_client" => "the client may not do this",
+        "unsupported_grant_type" => "the grant type is not known; use client_credentials",
+        "invalid_scope" => "a requested scope is malformed or not held by the client",
+        "temporarily_unavailable" => "the server is busy; try again shortly",
+        "backend_unreachable" => "the service behind this path cannot be reached",
+        "backend_failed" => "the service behind this path broke off its answer",
+        "backend_timeout" => "the service behind this path did not answer in time",
+        "client_aborted" => "the request body did not arrive whole",
+        "draining" => "the gateway is stopping; try again shortly",
+        _ => "the gateway failed; report it with the request id",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +141,7 @@ mod tests {
         assert_eq!(names.len(), Reason::ALL.len());
         for row in Reason::ALL.iter().map(|reason| reason.row()) {
             assert!((400..600).contains(&row.status) && !row.remedy.is_empty() && !row.source.is_empty());
+            assert!(row.code == "internal" || public_text(row.code) != public_text("internal"), "{}", row.code);
             assert!(row.code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
         }
     }

@@ -1,0 +1,288 @@
+//! The command line: definitions, dispatch, exit codes. Data goes to stdout, all else to stderr;
+//! secrets and tokens are never arguments.
+
+mod admin;
+mod demo;
+mod echo;
+mod output;
+mod postman;
+mod run;
+mod token;
+
+use crate::config::fault::Faults;
+use crate::domain::instance::Plan;
+use crate::domain::name::{InstanceName, KeyName, RoleName};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use output::Format;
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Inbound OAuth gateway: issues client-credentials tokens and lets a call through only with the
+/// route's user role.
+#[derive(Debug, Parser)]
+#[command(name = "flowgate", version, max_term_width = 100)]
+struct Cli {
+    /// The configuration file.
+    #[arg(long, global = true, default_value = "config.yaml", value_name = "FILE")]
+    config: PathBuf,
+    /// How listings are shown.
+    #[arg(long, global = true, default_value = "table", value_name = "FORMAT")]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Serve,
+    /// Validate the configuration: every fault at once, each with its place and the remedy.
+    Check {
+        /// Print the JSON Schema of the configuration instead.
+        #[arg(long)]
+        schema: bool,
+    },
+    /// Make what is missing in DIR, start an echo flow and serve; prints the curl lines to copy.
+    Demo {
+        #[arg(long, default_value = ".", value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// User roles.
+    #[command(subcommand)]
+    Role(RoleCommand),
+    /// Service instances: one OAuth client definition each.
+    #[command(subcommand)]
+    Instance(InstanceCommand),
+    /// Service keys: one credential of an instance each.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// CAs that may vouch for client certificates.
+    #[command(subcommand)]
+    TrustedCa(TrustedCaCommand),
+    /// Access tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Keys that sign access tokens.
+    #[command(subcommand)]
+    SigningKey(SigningKeyCommand),
+    /// Write a Postman collection and environment (v2.1) for a service key.
+    Postman {
+        /// The service key, as `key create` printed it.
+        #[arg(long, value_name = "KEY.json")]
+        key: PathBuf,
+        #[arg(long, default_value = ".", value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Print a completion script.
+    Completion { shell: Shell },
+}
+
+#[derive(Debug, Subcommand)]
+enum RoleCommand {
+    /// Create a user role.
+    Create {
+        name: RoleName,
+        #[arg(long, default_value = "", value_name = "T")]
+        description: String,
+    },
+    /// List all roles.
+    List,
+    /// Change a role's description.
+    Update {
+        name: RoleName,
+        #[arg(long, value_name = "T")]
+        description: String,
+    },
+    /// Delete a role that no instance uses.
+    Delete { name: RoleName },
+}
+
+#[derive(Debug, Args)]
+struct InstanceSettings {
+    /// User roles, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "A,B")]
+    roles: Option<Vec<RoleName>>,
+    /// Seconds that an access token lives, 3600 to 86400.
+    #[arg(long, value_name = "S")]
+    token_validity: Option<i64>,
+    /// The model's JSON: {"roles":[..],"grant-types":[..],"token-validity":..}
+    #[arg(long, value_name = "F.json")]
+    parameters: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum InstanceCommand {
+    /// Create a service instance.
+    Create {
+        name: InstanceName,
+        #[arg(long, default_value = "integration-flow", value_name = "P")]
+        plan: Plan,
+        #[command(flatten)]
+        settings: InstanceSettings,
+    },
+    /// List all instances.
+    List,
+    /// Show an instance; with --output json also what the XSUAA libraries want.
+    Show { name: InstanceName },
+    /// Change what is named; the rest stays.
+    Update {
+        name: InstanceName,
+        #[command(flatten)]
+        settings: InstanceSettings,
+    },
+    /// Delete an instance that has no keys.
+    Delete { name: InstanceName },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum KeyType {
+    ClientidSecret,
+    Certificate,
+    #[value(name = "certificate_external")]
+    CertificateExternal,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Create a key and print it, once.
+    Create {
+        instance: InstanceName,
+        name: KeyName,
+        /// The model's JSON, such as {"key-type":"certificate","validity":365,"key-length":2048}
+        #[arg(long, value_name = "F.json", conflicts_with = "key_type")]
+        parameters: Option<PathBuf>,
+        #[arg(long, value_name = "TYPE", default_value = "clientid-secret")]
+        key_type: KeyType,
+        /// Days that an issued certificate lives, 1 to 365.
+        #[arg(long, value_name = "DAYS", default_value_t = 365)]
+        validity: i64,
+        /// Bits of an issued certificate's RSA key: 2048, 3072 or 4096.
+        #[arg(long, value_name = "BITS", default_value_t = 2048)]
+        key_length: i64,
+        /// The sender's own certificate, for certificate_external.
+        #[arg(long, value_name = "F.pem")]
+        certificate: Option<PathBuf>,
+        /// Accept exactly this certificate.
+        #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+        pin_certificate: bool,
+    },
+    /// List keys, of one instance or of all.
+    List { instance: Option<InstanceName> },
+    /// Show a key, without its secret.
+    Show { instance: InstanceName, name: KeyName },
+    /// Delete a key; what was got with it ends within a second.
+    Delete { instance: InstanceName, name: KeyName },
+    /// Take over a service key that SAP Integration Suite displayed.
+    Import {
+        instance: InstanceName,
+        name: KeyName,
+        #[arg(long, value_name = "KEY.json")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TrustedCaCommand {
+    /// List the trusted CAs, flowgate's own included.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Get an access token with a service key and print it.
+    Get {
+        /// The service key, as `key create` printed it.
+        #[arg(long, value_name = "KEY.json")]
+        key: PathBuf,
+        /// CAs to trust in place of the system's (PEM).
+        #[arg(long, value_name = "F.pem")]
+        cacert: Option<PathBuf>,
+    },
+    /// Read a token from stdin and tell what it says and whether this gateway signed it.
+    Inspect,
+}
+
+#[derive(Debug, Subcommand)]
+enum SigningKeyCommand {
+    /// List the signing keys with their phases.
+    List,
+    /// Publish a new key, which signs after the lead time of two hours.
+    Rotate {
+        /// Sign with it at once: after a leak, since verifiers may still cache the old key set.
+        #[arg(long)]
+        now: bool,
+    },
+    /// Drop a key at once: tokens that it signed are refused within a second.
+    Purge { kid: String },
+}
+
+type Outcome = Result<(), Failure>;
+
+/// Why a command did not do its work.
+#[derive(Debug)]
+enum Failure {
+    /// Exit code 1.
+    Failed(Box<dyn Error>),
+    /// Exit code 3.
+    Configuration(Faults),
+}
+
+impl<E: Error + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed(Box::new(error))
+    }
+}
+
+impl Failure {
+    fn text(message: impl Into<String>) -> Self {
+        Self::Failed(message.into().into())
+    }
+}
+
+/// The process's own set-up, then the command.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // which cryptography the JWT library uses: one of its two globals, set once, here
+    let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("no runtime: {error}"), 1),
+    };
+    match runtime.block_on(dispatch(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Failed(error)) => fail(&error.to_string(), 1),
+        Err(Failure::Configuration(faults)) => {
+            eprint!("{faults}");
+            fail(&format!("the configuration has {} errors", faults.errors()), 3)
+        }
+    }
+}
+
+fn fail(message: &str, code: u8) -> ExitCode {
+    eprintln!("error: {message}");
+    ExitCode::from(code)
+}
+
+async fn dispatch(cli: Cli) -> Outcome {
+    let Cli { config, output, command } = cli;
+    match command {
+        Command::Serve => run::serve(config).await,
+        Command::Check { schema: true } => output::json(&crate::config::file::schema()),
+        Command::Check { schema: false } => run::check(&config),
+        Command::Demo { dir } => demo::run(&dir).await,
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "flowgate", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Token(TokenCommand::Get { key, cacert }) => token::get(&key, cacert.as_deref()).await,
+        Command::Token(TokenCommand::Inspect) => token::inspect(&config).await,
+        Command::Postman { key, out } => postman::write(&config, &key, &out),
+        Command::Role(command) => admin::role(&config, output, command).await,
+        Command::Instance(command) => admin::instance(&config, output, command).await,
+        Command::Key(command) => admin::key(&config, output, command).await,
+        Command::TrustedCa(TrustedCaCommand::List) => admin::trusted_cas(&config, output).await,
+        Command::SigningKey(command) => admin::signing_key(&config, output, command).await,
+    }
+}

@@ -1,0 +1,230 @@
+//! Admitting a call: route, authenticate, role, size. What passes carries a `Permit`.
+
+use super::cache::{Judged, LaneTokens, Verified};
+use super::state::Settings;
+use super::{Gateway, state::State};
+use crate::crypto::digest::sha256;
+use crate::crypto::jws::{Compact, Malformed};
+use crate::domain::decision::{Answer, Caller, Permit, Target, decide};
+use crate::domain::path::NormalPath;
+use crate::domain::reason::Reason;
+use crate::domain::route::{Authorization, Route};
+use crate::domain::token::MAX_TOKEN;
+use crate::domain::trail::{Refusal, Step, Trail, Verdict};
+use crate::net::peer::Peer;
+use http::header::{self, HeaderMap};
+use http::uri::PathAndQuery;
+use http::{Method, Uri};
+use std::sync::Arc;
+
+/// One call as it came, still to be judged.
+pub struct Call<'a> {
+    pub peer: &'a Peer,
+    pub method: &'a Method,
+    pub uri: &'a Uri,
+    pub headers: &'a HeaderMap,
+    /// Bytes of the body, where the caller says so.
+    pub length: Option<u64>,
+}
+
+/// How an admitted or refused call came out, for the log.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub route: Option<Arc<Route>>,
+    pub caller: Option<Arc<Caller>>,
+}
+
+impl Gateway {
+    /// Judges a call. `seen` and `trail` tell how far it came, whatever the outcome.
+    pub fn admit(&self, tokens: &LaneTokens, call: &Call<'_>, seen: &mut Seen, trail: &mut Trail) -> Result<Permit, Refusal> {
+        let now = self.clock.now();
+        let epoch = self.state.epoch();
+
+        // 1. the route: one normalisation, judged and forwarded alike
+        let (route, target) = trail.of(Step::Route, self.find_route(call))?;
+        seen.route = Some(route.clone());
+
+        // 2. who calls
+        let caller = match &route.authorization {
+            Authorization::None => {
+                trail.note(Step::Authenticate, Verdict::Skipped);
+                None
+            }
+            Authorization::UserRole(_) => {
+                let caller = match self.bearer(tokens, call, epoch, now) {
+                    Answer::Proven(caller) => Ok(caller),
+                    Answer::Refused(refusal) => Err(refusal),
+                    Answer::Nothing => Err(Reason::TokenMissing.into()),
+                };
+                Some(trail.of(Step::Authenticate, caller)?)
+            }
+        };
+        seen.caller.clone_from(&caller);
+
+        // 3. and 4. role and size
+        let settings = self.state.settings.load();
+        decide(&route, target, caller.as_deref(), settings.tenant(), call.length, trail)
+    }
+
+    fn find_route(&self, call: &Call<'_>) -> Result<(Arc<Route>, Target), Refusal> {
+        if matches!(*call.method, Method::CONNECT | Method::TRACE) {
+            return Err(Reason::MethodUnsupported.into());
+        }
+        let target = call.uri.path_and_query().map_or(0, |target| target.as_str().len());
+        if target > self.state.limits.load().target {
+            return Err(Reason::TargetTooLong.into());
+        }
+        check_host(call)?;
+        let path = NormalPath::parse(call.uri.path())?;
+        let routes = self.state.routes.load();
+        let route = routes.find(&path).ok_or_else(|| Refusal::from(Reason::NoRoute))?;
+        let came = call.uri.path_and_query().filter(|target| target.path() == path.forward);
+        let target = match came {
+            Some(target) => Target::unchanged(PathAndQuery::clone(target)),
+            None => Target::new(&path.forward, call.uri.query())?,
+        };
+        Ok((route.clone(), target))
+    }
+
+    /// The bearer authenticator (RFC 6750).
+    fn bearer(&self, tokens: &LaneTokens, call: &Call<'_>, epoch: u64, now: i64) -> Answer<Arc<Caller>> {
+        if call.uri.query().is_some_and(holds_token) {
+            return Answer::Refused(Reason::TokenInQuery.into());
+        }
+        let mut fields = call.headers.get_all(header::AUTHORIZATION).iter();
+        let Some(value) = fields.next() else { return Answer::Nothing };
+        if fields.next().is_some() {
+            return Answer::Refused(Reason::AuthorizationRepeated.into());
+        }
+        let token = value.to_str().map_err(|_| Reason::TokenMalformed.into()).and_then(token_of);
+        match token.and_then(|token| self.caller(tokens, token, epoch, now)) {
+            Ok(caller) => Answer::Proven(caller),
+            Err(refusal) => Answer::Refused(refusal),
+        }
+    }
+
+    /// The caller behind a token: remembered, judged again, or verified.
+    fn caller(&self, tokens: &LaneTokens, token: &str, epoch: u64, now: i64) -> Result<Arc<Caller>, Refusal> {
+        let leeway = self.state.settings.load().expected.leeway;
+        if let Some(known) = tokens.get(token) {
+            known.verified.claims.current(now, leeway)?;
+            if known.epoch == epoch {
+                return Ok(known.caller);
+            }
+            let current = Arc::ptr_eq(&known.verified.settings, &self.state.settings.load_full());
+            if current && let Ok(caller) = judge(&self.state, &known.verified) {
+                tokens.put(token, Judged { caller: caller.clone(), epoch, ..known });
+                return Ok(caller);
+            }
+            tokens.forget(token);
+        }
+        let verified = self.verify(token)?;
+        verified.claims.current(now, leeway)?;
+        let caller = judge(&self.state, &verified)?;
+        tokens.put(token, Judged { verified, caller: caller.clone(), epoch });
+        Ok(caller)
+    }
+
+    /// Signature and claims, or what another lane found out about the same token.
+    pub(super) fn verify(&self, token: &str) -> Result<Verified, Refusal> {
+        if token.len() > MAX_TOKEN {
+            return Err(Reason::TokenTooLong.into());
+        }
+        let settings = self.state.settings.load_full();
+        let digest = sha256(token.as_bytes());
+        if let Some(known) = self.tokens.get(&digest).filter(|known| Arc::ptr_eq(&known.settings, &settings)) {
+            return Ok(known);
+        }
+        let verified = verify_token(&self.state, settings, token)?;
+        self.tokens.put(digest, verified.clone());
+        Ok(verified)
+    }
+}
+
+fn verify_token(state: &State, settings: Arc<Settings>, token: &str) -> Result<Verified, Refusal> {
+    let compact = Compact::parse(token).map_err(|error| {
+        let reason = match error {
+            Malformed::Unsupported(_) => Reason::TokenHeaderUnsupported,
+            Malformed::Member("typ") => Reason::TokenType,
+            _ => Reason::TokenMalformed,
+        };
+        Refusal::because(reason, error.to_string())
+    })?;
+    if compact.typ != "JWT" {
+        return Err(Reason::TokenType.into());
+    }
+    let keyring = state.keyring.load();
+    let key = keyring.find(&compact.kid).ok_or(Reason::TokenKeyUnknown)?;
+    if compact.algorithm != key.algorithm.name() {
+        return Err(Reason::TokenAlgorithm.into());
+    }
+    if !key.verifies(&compact) {
+        return Err(Reason::TokenSignature.into());
+    }
+    let claims = settings.expected.identity(&compact.claims)?;
+    Ok(Verified { claims: Arc::new(claims), kid: key.kid.as_str().into(), settings })
+}
+
+/// What the present state makes of a verified token: its signing key, its client and the key it
+/// was got with must still be there, and it must not be revoked.
+pub(super) fn judge(state: &State, verified: &Verified) -> Result<Arc<Caller>, Refusal> {
+    let claims = &verified.claims;
+    if state.keyring.load().find(&verified.kid).is_none() {
+        return Err(Reason::TokenKeyUnknown.into());
+    }
+    if state.revoked.load().contains_key(&claims.jti) {
+        return Err(Reason::TokenRevoked.into());
+    }
+    let clients = state.clients.load();
+    let client = clients.find_instance(&claims.instance_id).filter(|client| client.instance.client_id == claims.client_id);
+    let client = client.ok_or(Reason::ClientGone)?;
+    client.key(&claims.key_id).ok_or(Reason::KeyGone)?;
+    Ok(Arc::new(Caller::new(claims.clone(), &client.instance)?))
+}
+
+fn token_of(value: &str) -> Result<&str, Refusal> {
+    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Reason::SchemeUnsupported.into());
+    }
+    let token = token.trim_matches(' ');
+    if token.is_empty() { Err(Reason::TokenMalformed.into()) } else { Ok(token) }
+}
+
+/// Whether the query carries a token: logs along the way would keep it (RFC 6750, 5.3).
+fn holds_token(query: &str) -> bool {
+    query.split('&').any(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        name == "access_token" || percent_encoding::percent_decode_str(name).eq(b"access_token".iter().copied())
+    })
+}
+
+/// One Host that agrees with an absolute target (RFC 9112, 3.2). HTTP/2 brings the host in the
+/// target.
+fn check_host(call: &Call<'_>) -> Result<(), Refusal> {
+    let bad = |detail: &str| Err(Refusal::because(Reason::HostInvalid, detail));
+    let mut hosts = call.headers.get_all(header::HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return bad("Host is there twice");
+    }
+    match (first, call.uri.authority()) {
+        (None, None) => bad("Host is missing"),
+        (Some(host), Some(authority)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+            bad("Host and the target disagree")
+        }
+        (Some(host), None) if !plausible(host.as_bytes()) => bad("Host is not a host"),
+        _ => Ok(()),
+    }
+}
+
+fn plausible(host: &[u8]) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b".-_:[]%~!$&'()*+,;=".contains(byte);
+    !host.is_empty() && host.len() <= 255 && host.iter().all(allowed)
+}
+
+impl Seen {
+    pub fn client_id(&self) -> Option<&str> {
+        self.caller.as_ref().map(|caller| caller.claims.client_id.as_str())
+    }
+}

@@ -1,0 +1,42 @@
+//! The use cases, one function each: issue a token, admit a call, administer. Joins the rooms to
+//! the left; knows no status codes and prints nothing.
+
+pub mod administer;
+mod admit;
+mod cache;
+pub mod control;
+mod issue;
+mod mirror;
+pub mod signer;
+pub mod state;
+
+pub use admit::{Call, Seen};
+pub use cache::LaneTokens;
+pub use issue::{Introspection, Issued, Sender};
+pub use mirror::{Mirror, MirrorError};
+
+use cache::SharedTokens;
+use control::Control;
+use signer::Signer;
+use state::State;
+use std::sync::Arc;
+
+/// The time, injected so that tests can set it. Unix seconds.
+pub trait Clock: Send + Sync {
+    fn now(&self) -> i64;
+}
+
+/// Everything that answers requests, shared by all lanes.
+pub struct Gateway {
+    pub state: Arc<State>,
+    pub clock: Arc<dyn Clock>,
+    signer: Signer,
+    tokens: SharedTokens,
+    control: Control,
+}
+
+impl Gateway {
+    pub fn new(state: Arc<State>, clock: Arc<dyn Clock>, signer: Signer, control: Control) -> Self {
+        Self { state, clock, signer, tokens: SharedTokens::default(), control }
+    }
+}

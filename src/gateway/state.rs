@@ -1,0 +1,90 @@
+//! What the lanes read: one snapshot per part, swapped whole, and the epoch that counts the swaps.
+
+use crate::config::{Limits, Tokens};
+use crate::crypto::digest::Keyed;
+use crate::crypto::keyring::Keyring;
+use crate::crypto::trust::Trust;
+use crate::domain::client::Clients;
+use crate::domain::key::Origin;
+use crate::domain::route::Routes;
+use crate::domain::tenant::Tenant;
+use crate::domain::token::Expected;
+use arc_swap::ArcSwap;
+use imbl::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Revoked token ids with the second in which they would have ended.
+pub type Revoked = HashMap<String, i64>;
+
+/// What tokens say and must say.
+#[derive(Debug)]
+pub struct Settings {
+    pub origin: Origin,
+    pub expected: Expected,
+    pub pepper: Keyed,
+}
+
+impl Settings {
+    pub fn new(origin: Origin, tenant: Tenant, tokens: Tokens, pepper: Keyed) -> Self {
+        let expected = Expected { issuer: origin.token_url(), tenant, leeway: tokens.leeway };
+        Self { origin, expected, pepper }
+    }
+
+    pub fn tenant(&self) -> &Tenant {
+        &self.expected.tenant
+    }
+
+    /// Whether tokens mean the same under both.
+    pub fn same_as(&self, other: &Self) -> bool {
+        let (a, b) = (&self.expected, &other.expected);
+        a.issuer == b.issuer && a.leeway == b.leeway && a.tenant == b.tenant
+    }
+
+    pub fn issuer(&self) -> &str {
+        &self.expected.issuer
+    }
+}
+
+#[derive(Debug)]
+pub struct State {
+    pub routes: ArcSwap<Routes>,
+    pub clients: ArcSwap<Clients>,
+    pub keyring: ArcSwap<Keyring>,
+    pub trust: ArcSwap<Trust>,
+    pub revoked: ArcSwap<Revoked>,
+    pub settings: ArcSwap<Settings>,
+    pub limits: ArcSwap<Limits>,
+    epoch: AtomicU64,
+}
+
+impl State {
+    pub fn new(settings: Settings, trust: Trust, limits: Limits) -> Self {
+        Self {
+            routes: ArcSwap::default(),
+            clients: ArcSwap::default(),
+            keyring: ArcSwap::default(),
+            trust: ArcSwap::from_pointee(trust),
+            revoked: ArcSwap::default(),
+            settings: ArcSwap::from_pointee(settings),
+            limits: ArcSwap::from_pointee(limits),
+            epoch: AtomicU64::new(1),
+        }
+    }
+
+    /// Read before any snapshot: a verdict carries the epoch of the oldest thing that it saw.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Called after a snapshot was swapped: earlier verdicts are judged again.
+    pub fn advance(&self) {
+        self.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// Replaces a part and lets earlier verdicts lapse.
+    pub fn swap<T>(&self, part: &ArcSwap<T>, value: T) {
+        part.store(Arc::new(value));
+        self.advance();
+    }
+}

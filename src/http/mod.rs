@@ -1,0 +1,129 @@
+//! Thin: bytes to a use case and back. One named service per connection, its layers composed in
+//! `service`; one place (`reply`) turns refusals into responses. Decides nothing.
+
+pub mod access_log;
+pub mod admin;
+pub mod metrics;
+mod observe;
+mod proxy;
+mod reply;
+mod token;
+mod trace;
+
+use crate::domain::route::PRODUCT_PATHS;
+use crate::domain::trail::{Refusal, Trail};
+use crate::gateway::{Gateway, LaneTokens, Seen};
+use crate::net::body::Upload;
+use crate::net::forward::Forwarder;
+use crate::net::peer::Peer;
+use access_log::AccessLog;
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use metrics::Metrics;
+use observe::{Observe, Observed};
+pub use observe::ReplyBody;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use trace::Ids;
+
+/// What one lane serves with.
+pub struct Lane {
+    gateway: Arc<Gateway>,
+    tokens: LaneTokens,
+    forwarder: Forwarder,
+    router: axum::Router,
+    log: AccessLog,
+    metrics: Metrics,
+    ids: Ids,
+}
+
+impl Lane {
+    pub fn new(gateway: Arc<Gateway>, log: AccessLog, metrics: Metrics) -> Rc<Self> {
+        let limits = gateway.state.limits.load_full();
+        Rc::new(Self {
+            tokens: LaneTokens::new(limits.token_cache),
+            forwarder: Forwarder::new(limits.idle_backend_connections),
+            router: token::router(gateway.clone()),
+            ids: Ids::new(),
+            gateway,
+            log,
+            metrics,
+        })
+    }
+
+    /// Small work that may wait for a quiet moment: hands the log on, closes stale connections.
+    pub fn tick(&self) {
+        self.log.flush();
+        self.forwarder.pool().sweep();
+    }
+}
+
+/// The service of one connection, outermost layer first.
+pub fn service(lane: &Rc<Lane>, peer: Rc<Peer>) -> Observed<Dispatch> {
+    let dispatch = Dispatch { lane: lane.clone(), peer: peer.clone() };
+    tower::ServiceBuilder::new().layer(Observe::new(lane.clone(), peer)).service(dispatch)
+}
+
+/// A request with the ids it goes by.
+pub struct Inbound {
+    pub request: Request<Incoming>,
+    pub request_id: HeaderValue,
+    pub traceparent: HeaderValue,
+}
+
+/// An answer with what the log should know.
+pub struct Outcome {
+    pub response: Response<ReplyBody>,
+    pub told: Told,
+    /// The request's body, to be kept until the answer is sent.
+    pub upload: Option<Rc<Upload>>,
+}
+
+/// What happened to a request, for log and metrics.
+#[derive(Debug, Default)]
+pub struct Told {
+    pub seen: Seen,
+    pub trail: Trail,
+    pub refusal: Option<Refusal>,
+    /// The client of the token server.
+    pub client: Option<String>,
+    /// The token server's endpoint.
+    pub endpoint: Option<&'static str>,
+}
+
+/// Splits the product's own paths from the published ones.
+#[derive(Clone)]
+pub struct Dispatch {
+    lane: Rc<Lane>,
+    peer: Rc<Peer>,
+}
+
+impl tower::Service<Inbound> for Dispatch {
+    type Response = Outcome;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Outcome, Infallible>>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, inbound: Inbound) -> Self::Future {
+        let (lane, peer) = (self.lane.clone(), self.peer.clone());
+        if product(inbound.request.uri().path()) {
+            Box::pin(async move { Ok(token::serve(&lane, &peer, inbound).await) })
+        } else {
+            Box::pin(async move { Ok(proxy::serve(&lane, &peer, inbound).await) })
+        }
+    }
+}
+
+/// Whether a path is the product's own. Compared as it came: a path that only normalises to one of
+/// these is no published path either, since routes cannot be there.
+fn product(path: &str) -> bool {
+    let below = |own: &&str| path.strip_prefix(*own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    PRODUCT_PATHS.iter().any(|own| below(&own))
+}

@@ -1,0 +1,234 @@
+//! The outermost layer: gives each request its ids, and writes log line and metrics when the last
+//! byte of the answer has left (or the client has).
+
+use super::access_log::Line;
+use super::{Inbound, Lane, Outcome, Told};
+use crate::net::body::{Answer, Upload};
+use crate::net::headers::X_REQUEST_ID;
+use crate::net::peer::Peer;
+use axum::body::Body as AxumBody;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, Version};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Whose bytes an answer carries.
+pub enum ReplyBody {
+    /// A short text of our own.
+    Own(Full<Bytes>),
+    /// A backend's, streamed.
+    Backend(Answer),
+    /// The token server's.
+    Product(AxumBody),
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Self::Backend(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Product(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(body) => body.is_end_stream(),
+            Self::Backend(body) => body.is_end_stream(),
+            Self::Product(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(body) => body.size_hint(),
+            Self::Backend(body) => body.size_hint(),
+            Self::Product(body) => body.size_hint(),
+        }
+    }
+}
+
+/// An answer's body that tells the log when it is done.
+pub struct Watched {
+    inner: ReplyBody,
+    bytes: u64,
+    account: Option<Box<Account>>,
+    #[expect(dead_code, reason = "held so that the stream is not cancelled before it is answered")]
+    upload: Option<Rc<Upload>>,
+}
+
+/// What is known of a request until its end.
+struct Account {
+    lane: Rc<Lane>,
+    peer: Rc<Peer>,
+    start: Instant,
+    method: Method,
+    path: String,
+    version: Version,
+    request_id: HeaderValue,
+    traceparent: HeaderValue,
+    status: u16,
+    told: Told,
+}
+
+impl Watched {
+    fn close(&mut self, whole: bool) {
+        let Some(account) = self.account.take() else { return };
+        let elapsed = account.start.elapsed();
+        let lane = &account.lane;
+        lane.metrics.count(&account.told, account.status, elapsed);
+        lane.log.write(&Line {
+            now: lane.gateway.clock.now(),
+            request_id: &account.request_id,
+            traceparent: &account.traceparent,
+            peer: account.peer.address,
+            certificate: account.peer.certificate.as_ref().map(|one| &one.leaf.fingerprint),
+            method: account.method.as_str(),
+            path: &account.path,
+            version: account.version,
+            status: account.status,
+            bytes: self.bytes,
+            whole,
+            elapsed,
+            told: &account.told,
+        });
+    }
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Err(_)) => this.close(false),
+            None => this.close(true),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Watched {
+    /// A body without bytes is never polled; one that was not read to its end was given up.
+    fn drop(&mut self) {
+        let whole = self.inner.is_end_stream();
+        self.close(whole);
+    }
+}
+
+/// The layer.
+pub struct Observe {
+    lane: Rc<Lane>,
+    peer: Rc<Peer>,
+}
+
+impl Observe {
+    pub fn new(lane: Rc<Lane>, peer: Rc<Peer>) -> Self {
+        Self { lane, peer }
+    }
+}
+
+impl<S> tower::Layer<S> for Observe {
+    type Service = Observed<S>;
+
+    fn layer(&self, inner: S) -> Observed<S> {
+        Observed { inner, lane: self.lane.clone(), peer: self.peer.clone() }
+    }
+}
+
+/// The layer's service.
+#[derive(Clone)]
+pub struct Observed<S> {
+    inner: S,
+    lane: Rc<Lane>,
+    peer: Rc<Peer>,
+}
+
+impl<S> tower::Service<Request<Incoming>> for Observed<S>
+where
+    S: tower::Service<Inbound, Response = Outcome, Error = Infallible>,
+    S::Future: 'static,
+{
+    type Response = Response<Watched>;
+    type Error = Infallible;
+    type Future = Watching<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let (request_id, traceparent) = self.lane.ids.of(request.headers(), self.peer.trusted);
+        let account = Account {
+            lane: self.lane.clone(),
+            peer: self.peer.clone(),
+            start: Instant::now(),
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            version: request.version(),
+            request_id: request_id.clone(),
+            traceparent: traceparent.clone(),
+            status: 0,
+            told: Told::default(),
+        };
+        let inner = self.inner.call(Inbound { request, request_id, traceparent });
+        Watching { inner: Box::pin(inner), account: Some(Box::new(account)) }
+    }
+}
+
+/// Waits for the head of the answer. Dropped before it, the client has gone away.
+pub struct Watching<F> {
+    inner: Pin<Box<F>>,
+    account: Option<Box<Account>>,
+}
+
+impl<F: Future<Output = Result<Outcome, Infallible>>> Future for Watching<F> {
+    type Output = Result<Response<Watched>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Ok(Outcome { mut response, told, upload }) = ready!(self.inner.as_mut().poll(cx));
+        let mut account = self.account.take();
+        if let Some(account) = &mut account {
+            account.status = response.status().as_u16();
+            account.told = told;
+            response.headers_mut().insert(X_REQUEST_ID, account.request_id.clone());
+        }
+        Poll::Ready(Ok(response.map(|inner| Watched { inner, bytes: 0, account, upload })))
+    }
+}
+
+/// The status under which a request is logged whose client left before it was answered.
+const GONE: u16 = 499;
+
+impl<F> Drop for Watching<F> {
+    fn drop(&mut self) {
+        if let Some(mut account) = self.account.take() {
+            account.status = GONE;
+            let mut gone = Watched { inner: ReplyBody::Own(Full::default()), bytes: 0, account: Some(account), upload: None };
+            gone.close(false);
+        }
+    }
+}

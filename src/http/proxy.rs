@@ -1,0 +1,39 @@
+//! The gateway: judge, then forward with the permit, stream back.
+
+use super::{Inbound, Lane, Outcome, ReplyBody, Told, reply};
+use crate::domain::reason::Reason;
+use crate::domain::trail::{Refusal, Step};
+use crate::gateway::Call;
+use crate::net::body::{Answer, Upload};
+use crate::net::forward::Journey;
+use crate::net::peer::Peer;
+use http::Response;
+use http::request::Parts;
+use reply::Door;
+use std::rc::Rc;
+
+pub async fn serve(lane: &Lane, peer: &Peer, inbound: Inbound) -> Outcome {
+    let mut told = Told::default();
+    let Inbound { request, request_id, traceparent } = inbound;
+    let (parts, body) = request.into_parts();
+    let upload = Upload::of(body);
+    let journey = Journey { peer, request_id: &request_id, traceparent: &traceparent };
+    let response = match answer(lane, parts, upload.clone(), &journey, &mut told).await {
+        Ok(response) => response.map(ReplyBody::Backend),
+        Err(refusal) => {
+            let response = reply::refusal(Door::Gateway, &refusal, &request_id).map(ReplyBody::Own);
+            told.refusal = Some(refusal);
+            response
+        }
+    };
+    Outcome { response, told, upload }
+}
+
+async fn answer(lane: &Lane, parts: Parts, upload: Option<Rc<Upload>>, journey: &Journey<'_>, told: &mut Told) -> Result<Response<Answer>, Refusal> {
+    let length = upload.as_ref().map_or(Some(0), |upload| upload.length());
+    let call = Call { peer: journey.peer, method: &parts.method, uri: &parts.uri, headers: &parts.headers, length };
+    let permit = lane.gateway.admit(&lane.tokens, &call, &mut told.seen, &mut told.trail)?;
+    let outcome = lane.forwarder.forward(permit, parts, upload, journey).await;
+    let step = if matches!(&outcome, Err(refusal) if refusal.reason == Reason::BodyTooLarge) { Step::Size } else { Step::Forward };
+    told.trail.of(step, outcome)
+}

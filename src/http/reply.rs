@@ -1,0 +1,146 @@
+//! The one place that turns refusals into responses: RFC 6749 at the token server, RFC 6750 with a
+//! problem body (RFC 9457) at the gateway.
+
+use crate::domain::reason::public_text;
+use crate::domain::trail::Refusal;
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+/// Seconds after which a busy server may be asked again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+pub type Short = Response<Full<Bytes>>;
+
+/// Where a refusal is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    TokenServer,
+    Gateway,
+}
+
+pub fn refusal(door: Door, refusal: &Refusal, request_id: &HeaderValue) -> Short {
+    let row = refusal.reason.row();
+    let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = match door {
+        Door::TokenServer => oauth(status, row.code),
+        Door::Gateway => problem(status, row.code, request_id),
+    };
+    let challenge = match door {
+        Door::TokenServer if row.status == 401 => Some(HeaderValue::from_static("Basic realm=\"flowgate\", charset=\"UTF-8\"")),
+        Door::TokenServer => None,
+        Door::Gateway => bearer_challenge(row.status, row.code, refusal.scope.as_deref()),
+    };
+    if let Some(challenge) = challenge {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    if row.status == 503 {
+        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
+    response
+}
+
+/// RFC 6750, 3: no error code when no token was sent.
+fn bearer_challenge(status: u16, code: &str, scope: Option<&str>) -> Option<HeaderValue> {
+    let realm = "Bearer realm=\"flowgate\"";
+    let described = || format!("{realm}, error=\"{code}\", error_description=\"{}\"", public_text(code));
+    let text = match (status, scope) {
+        (401, _) if code == "token_required" => realm.to_owned(),
+        (401, _) => described(),
+        (400, _) if code == "invalid_request" => described(),
+        (403, Some(scope)) => format!("{}, scope=\"{scope}\"", described()),
+        _ => return None,
+    };
+    HeaderValue::try_from(text).ok()
+}
+
+fn oauth(status: StatusCode, code: &str) -> Short {
+    no_store(status, &json!({ "error": code, "error_description": public_text(code) }))
+}
+
+fn problem(status: StatusCode, code: &str, request_id: &HeaderValue) -> Short {
+    let body = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or_default(),
+        "status": status.as_u16(),
+        "detail": public_text(code),
+        "code": code,
+        "request_id": request_id.to_str().unwrap_or_default(),
+    });
+    let mut response = with_body(status, &body, "application/problem+json");
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// JSON that nobody may keep (RFC 6749, 5.1).
+pub fn no_store(status: StatusCode, body: &Value) -> Short {
+    let mut response = with_body(status, body, "application/json;charset=UTF-8");
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// JSON that may be kept for a while: metadata and public keys.
+pub fn cacheable(body: &Value) -> Short {
+    let mut response = with_body(StatusCode::OK, body, "application/json;charset=UTF-8");
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    response
+}
+
+pub fn empty(status: StatusCode) -> Short {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
+}
+
+fn with_body(status: StatusCode, body: &Value, kind: &'static str) -> Short {
+    let mut response = Response::new(Full::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::reason::Reason;
+
+    fn told(door: Door, what: Refusal) -> (u16, Option<String>) {
+        let response = refusal(door, &what, &HeaderValue::from_static("id"));
+        let challenge = response.headers().get(header::WWW_AUTHENTICATE);
+        (response.status().as_u16(), challenge.map(|value| value.to_str().expect("text").to_owned()))
+    }
+
+    #[test]
+    fn challenges_follow_rfc_6750() {
+        assert_eq!(told(Door::Gateway, Reason::TokenMissing.into()), (401, Some("Bearer realm=\"flowgate\"".into())));
+        let (status, challenge) = told(Door::Gateway, Reason::TokenExpired.into());
+        assert_eq!(status, 401);
+        assert!(challenge.expect("a challenge").contains("error=\"invalid_token\""));
+        let scope = Some("it!b1.a".to_owned());
+        let (status, challenge) = told(Door::Gateway, Refusal { reason: Reason::RoleMissing, detail: None, scope });
+        let challenge = challenge.expect("a challenge");
+        assert_eq!(status, 403);
+        assert!(challenge.contains("error=\"insufficient_scope\"") && challenge.ends_with("scope=\"it!b1.a\""));
+        assert_eq!(told(Door::Gateway, Reason::NoRoute.into()), (404, None));
+    }
+
+    #[test]
+    fn the_token_server_challenges_with_basic_on_401_only() {
+        let (status, challenge) = told(Door::TokenServer, Reason::SecretWrong.into());
+        assert_eq!(status, 401);
+        assert!(challenge.expect("a challenge").starts_with("Basic "));
+        assert_eq!(told(Door::TokenServer, Reason::GrantMissing.into()), (400, None));
+    }
+
+    #[test]
+    fn details_for_the_log_never_reach_the_caller() {
+        for door in [Door::Gateway, Door::TokenServer] {
+            let response = refusal(door, &Refusal::because(Reason::SecretWrong, "instance orders"), &HeaderValue::from_static("id"));
+            assert!(!format!("{response:?}").contains("orders"));
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! One HTTPS request of our own: what `flowgate token get` sends.
+
+use crate::net::tls::provider;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use url::Url;
+
+const TIME: Duration = Duration::from_secs(30);
+const MOST: usize = 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("`{0}` is no https address")]
+    Address(String),
+    #[error("{0} cannot be reached: {1}")]
+    Connect(String, std::io::Error),
+    #[error("the TLS client cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("the request failed: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("the answer cannot be read: {0}")]
+    Body(Box<dyn std::error::Error + Send + Sync>),
+    #[error("no answer within 30 s")]
+    Late,
+}
+
+/// A client certificate with its key.
+pub struct ClientAuth {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// Posts a request and reads the whole answer, within time and size. Trusts `cas`, or the system's
+/// CAs where there are none.
+pub async fn send(url: &Url, mut request: Request<Full<Bytes>>, cas: &[CertificateDer<'static>], auth: Option<ClientAuth>) -> Result<(StatusCode, Bytes), ClientError> {
+    let bad = || ClientError::Address(url.to_string());
+    let host = url.host_str().filter(|_| url.scheme() == "https").ok_or_else(bad)?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| bad())?;
+    let authority = format!("{host}:{}", url.port_or_known_default().unwrap_or(443));
+    let config = Arc::new(config(cas, auth)?);
+    let work = async {
+        let failed = |error| ClientError::Connect(authority.clone(), error);
+        let stream = TcpStream::connect(&authority).await.map_err(failed)?;
+        let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(failed)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let host = http::HeaderValue::try_from(authority.as_str()).map_err(|_| bad())?;
+        request.headers_mut().insert(http::header::HOST, host);
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MOST).collect().await.map_err(ClientError::Body)?;
+        Ok((status, body.to_bytes()))
+    };
+    tokio::time::timeout(TIME, work).await.map_err(|_| ClientError::Late)?
+}
+
+fn config(cas: &[CertificateDer<'static>], auth: Option<ClientAuth>) -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    if cas.is_empty() {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    } else {
+        roots.add_parsable_certificates(cas.iter().cloned());
+    }
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = builder.with_root_certificates(roots);
+    match auth {
+        Some(auth) => builder.with_client_auth_cert(auth.chain, auth.key),
+        None => Ok(builder.with_no_client_auth()),
+    }
+}

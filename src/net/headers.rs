@@ -1,0 +1,273 @@
+//! Header hygiene in both directions, pure: hop-by-hop fields out, client-sent identity out, ours
+//! in. Nothing that a client lists under `Connection` can switch a check off, since judging comes
+//! before stripping.
+
+use super::peer::Peer;
+use crate::domain::decision::Identity;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Version, request};
+use std::fmt::Write;
+
+/// Fields that belong to one connection (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const X_AUTH_CLIENT_ID: HeaderName = HeaderName::from_static("x-auth-client-id");
+const X_AUTH_ROLES: HeaderName = HeaderName::from_static("x-auth-roles");
+const SAP_USER: HeaderName = HeaderName::from_static("sapauthenticatedusername");
+
+/// What a forwarded request says of itself besides its caller's identity.
+pub struct Introduction<'a> {
+    pub peer: &'a Peer,
+    pub request_id: &'a HeaderValue,
+    pub traceparent: &'a HeaderValue,
+    pub identity: Option<&'a Identity>,
+    pub keep_token: bool,
+}
+
+/// Rewrites the head of a request for the backend. The body's framing is set by the caller.
+pub fn to_backend(parts: &mut request::Parts, intro: &Introduction<'_>) {
+    let host = host(parts);
+    let came_forwarded = intro.peer.trusted.then(|| Forwarded::of(&parts.headers)).unwrap_or_default();
+    strip_hop_by_hop(&mut parts.headers);
+    strip_identity(&mut parts.headers);
+    let headers = &mut parts.headers;
+    headers.remove(header::EXPECT);
+    if !intro.keep_token {
+        headers.remove(header::AUTHORIZATION);
+    }
+    let scheme = HeaderValue::from_static(if intro.peer.secure { "https" } else { "http" });
+    headers.insert(X_FORWARDED_FOR, chain(came_forwarded.chain, intro.peer));
+    headers.insert(X_FORWARDED_PROTO, came_forwarded.proto.unwrap_or(scheme));
+    headers.insert(X_FORWARDED_PORT, came_forwarded.port.unwrap_or_else(|| HeaderValue::from(intro.peer.local_port)));
+    if let Some(host) = came_forwarded.host.or(host) {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+    headers.insert(X_REQUEST_ID, intro.request_id.clone());
+    headers.insert(TRACEPARENT, intro.traceparent.clone());
+    if let Some(identity) = intro.identity {
+        headers.insert(X_AUTH_CLIENT_ID, identity.client_id.clone());
+        headers.insert(X_AUTH_ROLES, identity.roles.clone());
+        headers.insert(SAP_USER, identity.client_id.clone());
+    }
+    headers.append(header::VIA, via(parts.version));
+}
+
+/// Removes from a backend's answer what belongs to its connection.
+pub fn to_client(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+}
+
+/// What an HTTP gateway adds to Via (RFC 9110, 7.6.3).
+fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_2 => "2 flowgate",
+        Version::HTTP_10 => "1.0 flowgate",
+        _ => "1.1 flowgate",
+    })
+}
+
+/// The host that the client meant: the authority of an HTTP/2 or absolute target, else Host.
+fn host(parts: &request::Parts) -> Option<HeaderValue> {
+    let authority = parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    authority.or_else(|| parts.headers.get(header::HOST).cloned())
+}
+
+#[derive(Default)]
+struct Forwarded {
+    chain: Option<HeaderValue>,
+    proto: Option<HeaderValue>,
+    host: Option<HeaderValue>,
+    port: Option<HeaderValue>,
+}
+
+impl Forwarded {
+    fn of(headers: &HeaderMap) -> Self {
+        let get = |name| headers.get(name).cloned();
+        Self {
+            chain: get(X_FORWARDED_FOR),
+            proto: get(X_FORWARDED_PROTO),
+            host: get(X_FORWARDED_HOST),
+            port: get(X_FORWARDED_PORT),
+        }
+    }
+}
+
+fn chain(before: Option<HeaderValue>, peer: &Peer) -> HeaderValue {
+    let mut text = String::with_capacity(48);
+    if let Some(before) = before.as_ref().and_then(|value| value.to_str().ok()) {
+        let _ = write!(text, "{before}, ");
+    }
+    let _ = write!(text, "{}", peer.address.ip().to_canonical());
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let listed: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+            .collect();
+        for name in listed.iter().filter(|name| !end_to_end(name)) {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Fields that `Connection` may not take away: they are about the message, not the hop.
+fn end_to_end(name: &HeaderName) -> bool {
+    matches!(*name, header::HOST | header::CONTENT_LENGTH | header::CONTENT_TYPE | header::AUTHORIZATION | header::COOKIE)
+}
+
+/// Removes every field that could be taken for the gateway's own word, its twins with underscores
+/// included (many servers read `_` and `-` alike), and Camel's internal headers, which would steer
+/// an integration flow from outside.
+fn strip_identity(headers: &mut HeaderMap) {
+    let doomed: Vec<HeaderName> = headers.keys().filter(|name| reserved(name.as_str())).cloned().collect();
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
+fn reserved(name: &str) -> bool {
+    if name.contains('_') { reserved_dashed(&name.replace('_', "-")) } else { reserved_dashed(name) }
+}
+
+fn reserved_dashed(name: &str) -> bool {
+    match name.as_bytes().first() {
+        Some(b'x') => matches!(
+            name,
+            "x-forwarded-for"
+                | "x-forwarded-proto"
+                | "x-forwarded-host"
+                | "x-forwarded-port"
+                | "x-forwarded-prefix"
+                | "x-forwarded-client-cert"
+                | "x-forwarded-server"
+                | "x-real-ip"
+                | "x-request-id"
+                | "x-auth-client-id"
+                | "x-auth-roles"
+                | "x-auth-subject"
+                | "x-auth-scopes"
+                | "x-auth-method"
+                | "x-auth-token-id"
+        ),
+        Some(b's') => matches!(name, "sapauthenticatedusername" | "sap-authenticated-user-name"),
+        Some(b'c') => name.starts_with("camel") || matches!(name, "client-cert" | "client-cert-chain"),
+        Some(b'f') => name == "forwarded",
+        Some(b't') => matches!(name, "traceparent" | "tracestate"),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+    use proptest::prelude::*;
+
+    fn peer(trusted: bool) -> Peer {
+        let address = "192.0.2.7:1234".parse().expect("an address");
+        Peer { address, local_port: 8443, secure: true, certificate: None, trusted }
+    }
+
+    fn rewritten(fields: &[(&str, &str)], trusted: bool) -> HeaderMap {
+        let mut request = Request::builder().uri("/x").header("host", "gate.example");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (mut parts, ()) = request.body(()).expect("a request").into_parts();
+        let (id, trace) = (HeaderValue::from_static("id-1"), HeaderValue::from_static("00-a-b-01"));
+        let identity = Identity { client_id: HeaderValue::from_static("sb-1"), roles: HeaderValue::from_static("a,b") };
+        let peer = peer(trusted);
+        let intro = Introduction { peer: &peer, request_id: &id, traceparent: &trace, identity: Some(&identity), keep_token: false };
+        to_backend(&mut parts, &intro);
+        parts.headers
+    }
+
+    #[test]
+    fn identity_sent_by_a_client_never_arrives() {
+        for name in [
+            "X-Auth-Client-Id", "x_auth_client_id", "X-AUTH_ROLES", "SapAuthenticatedUserName", "sap_authenticated_user_name",
+            "X-Forwarded-Client-Cert", "client-cert", "CamelHttpUri", "camelExecCommand", "X-Forwarded-For", "forwarded", "X_Request_Id",
+            "x-forwarded_host",
+        ] {
+            let headers = rewritten(&[(name, "evil")], false);
+            assert!(headers.values().all(|value| value != "evil"), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_backend_learns_who_called_and_how() {
+        let headers = rewritten(&[("authorization", "Bearer x")], false);
+        for (name, want) in [
+            ("x-auth-client-id", "sb-1"),
+            ("x-auth-roles", "a,b"),
+            ("sapauthenticatedusername", "sb-1"),
+            ("x-forwarded-for", "192.0.2.7"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "gate.example"),
+            ("x-forwarded-port", "8443"),
+            ("x-request-id", "id-1"),
+            ("via", "1.1 flowgate"),
+        ] {
+            assert_eq!(headers[name], want, "{name}");
+        }
+        assert!(!headers.contains_key("authorization"));
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_and_added_to() {
+        let headers = rewritten(&[("x-forwarded-for", "198.51.100.1"), ("x-forwarded-proto", "http")], true);
+        assert_eq!(headers["x-forwarded-for"], "198.51.100.1, 192.0.2.7");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+    }
+
+    #[test]
+    fn hop_by_hop_fields_and_what_connection_lists_stay_behind() {
+        let headers = rewritten(
+            &[("connection", "x-drop, content-type, x-auth-roles"), ("x-drop", "1"), ("te", "trailers"), ("upgrade", "h2c"), ("content-type", "text/plain"), ("keep-alive", "1")],
+            false,
+        );
+        for name in ["connection", "x-drop", "te", "upgrade", "keep-alive"] {
+            assert!(!headers.contains_key(name), "{name}");
+        }
+        assert_eq!(headers["content-type"], "text/plain");
+        assert_eq!(headers["x-auth-roles"], "a,b");
+    }
+
+    proptest! {
+        #[test]
+        fn no_spelling_of_an_identity_header_survives(upper in proptest::collection::vec(any::<bool>(), 16), under in any::<[bool; 3]>()) {
+            let mut dashes = under.into_iter();
+            let name: String = "x-auth-client-id".chars().zip(upper).map(|(c, up)| match c {
+                '-' if dashes.next().unwrap_or(false) => '_',
+                c if up => c.to_ascii_uppercase(),
+                c => c,
+            }).collect();
+            let headers = rewritten(&[(name.as_str(), "evil")], false);
+            prop_assert!(headers.values().all(|value| value != "evil"));
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Accepting connections on a lane: a share of the listening socket, the handshake under its own
+//! deadline, HTTP/1.1 and HTTP/2 with every bound set, and the drain.
+
+use super::peer::{Peer, PeerCertificate, listed};
+use crate::config::Limits;
+use crate::crypto::x509::Certificate;
+use arc_swap::ArcSwap;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use ipnet::IpNet;
+use rustls::ServerConfig;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// What all lanes share of one listener; parts that a reload replaces can be swapped.
+#[derive(Debug)]
+pub struct Listening {
+    pub tls: Option<ArcSwap<ServerConfig>>,
+    pub trusted_proxies: ArcSwap<Vec<IpNet>>,
+    pub limits: ArcSwap<Limits>,
+    /// Connections of all listeners together.
+    pub connections: Arc<Semaphore>,
+}
+
+/// Binds an address. One that is in use is an error, never a shared port.
+pub fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // lets a restart bind while old connections linger in TIME_WAIT; it does not share the port
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Runs each future of an HTTP/2 connection on the lane.
+#[derive(Debug, Clone, Copy)]
+pub struct LaneExecutor;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LaneExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+/// Accepts until `stop`, then lets what is under way finish within the drain time. `service` makes
+/// the service of one connection, once its peer is known.
+pub async fn serve<F, S, B>(listener: TcpListener, shared: Arc<Listening>, service: F, stop: CancellationToken)
+where
+    F: Fn(Rc<Peer>) -> S + Clone + 'static,
+    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + 'static,
+    S::Future: 'static,
+    B: Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Error>,
+{
+    let drain = GracefulShutdown::new();
+    let mut limits = shared.limits.load_full();
+    let mut http = Rc::new(http_builder(&limits));
+    let local_port = listener.local_addr().map_or(0, |address| address.port());
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = accept(&listener, &shared.connections) => accepted,
+        };
+        let Some((stream, address, permit)) = accepted else { continue };
+        if !Arc::ptr_eq(&limits, &shared.limits.load()) {
+            limits = shared.limits.load_full();
+            http = Rc::new(http_builder(&limits));
+        }
+        let trusted = listed(address.ip(), &shared.trusted_proxies.load());
+        let peer = Peer { address, local_port, secure: shared.tls.is_some(), certificate: None, trusted };
+        let (http, watcher, service, shared) = (http.clone(), drain.watcher(), service.clone(), shared.clone());
+        let patience = limits.handshake_time;
+        tokio::task::spawn_local(async move {
+            let _permit = permit;
+            let Some(config) = shared.tls.as_ref().map(ArcSwap::load_full) else {
+                return run(&http, stream, service(Rc::new(peer)), watcher).await;
+            };
+            match tokio::time::timeout(patience, handshake(stream, config)).await {
+                Ok(Ok(stream)) => {
+                    let certificate = certificate(&stream);
+                    run(&http, stream, service(Rc::new(Peer { certificate, ..peer })), watcher).await;
+                }
+                Ok(Err(error)) => tracing::info!(target: "flowgate::handshake", peer = %peer.address, %error, "handshake failed"),
+                Err(_) => tracing::info!(target: "flowgate::handshake", peer = %peer.address, "handshake took too long"),
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(limits.drain_time, drain.shutdown()).await.is_err() {
+        tracing::warn!("connections were still open when the drain time ended");
+    }
+}
+
+/// The next connection, once there is room for one. Out of descriptors, it waits a little: the
+/// listening socket would be ready again at once and spin.
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = room.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, address)) => {
+            let _ = stream.set_nodelay(true);
+            Some((stream, address, permit))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            None
+        }
+    }
+}
+
+async fn handshake(stream: TcpStream, config: Arc<ServerConfig>) -> std::io::Result<TlsStream<TcpStream>> {
+    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    start.into_stream(config).await
+}
+
+/// The certificate that the peer proved to hold. The verifier has read it before, so it reads.
+fn certificate(stream: &TlsStream<TcpStream>) -> Option<Arc<PeerCertificate>> {
+    let (_, session) = stream.get_ref();
+    let chain: Vec<_> = session.peer_certificates()?.iter().map(|one| one.clone().into_owned()).collect();
+    let leaf = Certificate::from_der(chain.first()?).ok()?;
+    Some(Arc::new(PeerCertificate { chain, leaf }))
+}
+
+/// Every bound that the protocol libraries know is set here; none is left to a default that a
+/// missing timer would switch off.
+fn http_builder(limits: &Limits) -> auto::Builder<LaneExecutor> {
+    let mut builder = auto::Builder::new(LaneExecutor);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_time)
+        .max_buf_size(limits.header_bytes);
+    // hyper parses its own default of 100 on the stack, any set number on the heap
+    if limits.header_count != 100 {
+        builder.http1().max_headers(limits.header_count);
+    }
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.http2_streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(256)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
+async fn run<I, S, B>(http: &auto::Builder<LaneExecutor>, io: I, service: S, watcher: Watcher)
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + 'static,
+    S::Future: 'static,
+    B: Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Error>,
+{
+    let connection = http.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "a connection ended");
+    }
+}

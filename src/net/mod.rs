@@ -1,0 +1,11 @@
+//! The room that talks to callers and backends: accept, TLS, drain, pools. Forwards only what
+//! carries a `Permit`. Knows no SQL, no roles, no OAuth words.
+
+pub mod body;
+pub mod client;
+pub mod forward;
+pub mod headers;
+pub mod listen;
+pub mod peer;
+pub mod pool;
+pub mod tls;

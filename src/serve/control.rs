@@ -1,0 +1,239 @@
+//! The control loop: the one task that follows the store, writes on behalf of lanes, reloads the
+//! configuration and does the upkeep. Lanes never wait for it but by message.
+
+use super::site::Site;
+use super::watch::{Source, Watch};
+use crate::config::Config;
+use crate::crypto::digest::Digest;
+use crate::gateway::Mirror;
+use crate::gateway::administer::signing;
+use crate::gateway::control::Revoke;
+use crate::http::access_log::LogWriter;
+use crate::http::admin::Health;
+use crate::http::metrics::Registry;
+use crate::store::{Follower, ServeLock, Store, StoreError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// Changes of other processes take hold within a second; this is a fifth of it.
+const FOLLOW: Duration = Duration::from_millis(200);
+const UPKEEP: Duration = Duration::from_secs(5);
+const POLL_FILES: Duration = Duration::from_secs(30);
+/// After a file event: editors and Kubernetes write in several steps.
+const SETTLE: Duration = Duration::from_millis(100);
+/// Revocations that are committed together.
+const BATCH: usize = 64;
+
+pub struct Control {
+    pub store: Store,
+    pub mirror: Mirror,
+    pub site: Site,
+    pub requests: mpsc::Receiver<Revoke>,
+    pub source: Source,
+    pub health: Arc<Health>,
+    pub registry: Registry,
+    pub log: LogWriter,
+    pub stop: CancellationToken,
+    /// Held as long as this loop runs.
+    #[expect(dead_code, reason = "holding it is its use")]
+    pub lock: ServeLock,
+}
+
+impl Control {
+    pub async fn run(mut self) {
+        let mut follower = None;
+        let mut watch = Watch::new();
+        let mut hangup = signal(SignalKind::hangup()).ok();
+        let mut fingerprint = self.cover(&mut watch);
+        let (mut follow, mut upkeep, mut files) = (every(FOLLOW), every(UPKEEP), every(POLL_FILES));
+        self.note_reload(true);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                Some(first) = self.requests.recv() => self.revoke(first).await,
+                () = self.store.changed() => self.catch_up().await,
+                _ = follow.tick() => self.follow(&mut follower).await,
+                _ = upkeep.tick() => self.upkeep().await,
+                Some(()) = watch.events.recv() => {
+                    tokio::time::sleep(SETTLE).await;
+                    self.reload_if_changed(&mut fingerprint, &mut watch).await;
+                }
+                _ = files.tick() => self.reload_if_changed(&mut fingerprint, &mut watch).await,
+                () = next(&mut hangup) => {
+                    self.reload().await;
+                    fingerprint = self.cover(&mut watch);
+                }
+            }
+        }
+        self.health.draining.store(true, Ordering::Relaxed);
+        tracing::info!("draining");
+        self.site.close().await;
+        self.store.close().await;
+        tracing::info!("stopped");
+    }
+
+    async fn follow(&mut self, follower: &mut Option<Follower>) {
+        let moved = match follower {
+            Some(follower) => follower.moved().await,
+            None => match self.store.follow().await {
+                Ok(fresh) => {
+                    *follower = Some(fresh);
+                    Ok(true)
+                }
+                Err(error) => Err(error),
+            },
+        };
+        match moved {
+            Ok(true) => self.catch_up().await,
+            Ok(false) => self.store_answers(),
+            Err(error) => {
+                self.store_fails(&error);
+                *follower = None;
+            }
+        }
+    }
+
+    async fn catch_up(&mut self) {
+        let Some(config) = self.site.config() else { return };
+        match self.mirror.catch_up(&config).await {
+            Ok(changed) => {
+                self.store_answers();
+                if changed && let Err(error) = self.site.follow_trust() {
+                    tracing::error!(%error, "the trusted CAs could not be taken");
+                }
+            }
+            Err(error) => tracing::error!(%error, "the store cannot be followed; the state read last stays in use"),
+        }
+    }
+
+    fn store_answers(&self) {
+        self.health.store_seen.store(self.site.gateway().clock.now(), Ordering::Relaxed);
+    }
+
+    fn store_fails(&self, error: &StoreError) {
+        tracing::error!(%error, "the store does not answer; the state read last stays in use");
+    }
+
+    /// Writes revocations down, applies them here, then tells who waits. Several that wait are
+    /// committed as one.
+    async fn revoke(&mut self, first: Revoke) {
+        let mut batch = vec![first];
+        while batch.len() < BATCH {
+            match self.requests.try_recv() {
+                Ok(next) => batch.push(next),
+                Err(_) => break,
+            }
+        }
+        let written = self.write(&batch).await;
+        if let Err(error) = &written {
+            self.store_fails(error);
+        }
+        self.catch_up().await;
+        for request in batch {
+            let _ = request.done.send(written.is_ok());
+        }
+    }
+
+    async fn write(&self, batch: &[Revoke]) -> Result<(), StoreError> {
+        let mut writing = self.store.write().await?;
+        for request in batch {
+            writing.put(&request.revocation).await?;
+        }
+        writing.commit().await
+    }
+
+    async fn upkeep(&mut self) {
+        self.registry.upkeep();
+        let dropped = self.registry.counter("flowgate_access_log_dropped_total", Vec::new());
+        dropped.absolute(self.log.dropped());
+        let now = self.site.gateway().clock.now();
+        if let Err(error) = self.mirror.forget_ended(now).await {
+            tracing::warn!(%error, "ended revocations could not be forgotten");
+        }
+        let Some(config) = self.site.config() else { return };
+        match signing::keep(&self.store, config.tokens, now).await {
+            Ok(true) => {
+                tracing::info!("signing keys were rotated");
+                self.catch_up().await;
+            }
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "signing keys could not be kept up"),
+        }
+    }
+
+    fn cover(&self, watch: &mut Watch) -> Digest {
+        let config = self.site.config();
+        watch.cover(&self.source, config.as_deref());
+        self.source.fingerprint(config.as_deref())
+    }
+
+    async fn reload_if_changed(&mut self, fingerprint: &mut Digest, watch: &mut Watch) {
+        let config = self.site.config();
+        let seen = self.source.fingerprint(config.as_deref());
+        if seen != *fingerprint {
+            *fingerprint = seen;
+            if self.reload().await {
+                *fingerprint = self.cover(watch);
+            }
+        }
+    }
+
+    /// The whole file is checked first; a bad one changes nothing and says so.
+    async fn reload(&mut self) -> bool {
+        let outcome = match self.source.load() {
+            Ok(loaded) => self.take(loaded.config).map_err(|error| error.to_string()),
+            Err(faults) => Err(faults.summary()),
+        };
+        self.note_reload(outcome.is_ok());
+        match outcome {
+            Ok(()) => tracing::info!("configuration reloaded"),
+            Err(error) => tracing::error!(%error, "configuration not reloaded; the one in use stays"),
+        }
+        self.health.config_current.load(Ordering::Relaxed)
+    }
+
+    fn take(&mut self, config: Config) -> Result<(), Box<dyn std::error::Error>> {
+        let (settings, trust) = self.mirror.configured(&config)?;
+        let state = self.site.gateway().state.clone();
+        let before = state.trust.swap(Arc::new(trust));
+        if let Err(error) = self.site.apply(config) {
+            state.trust.store(before);
+            return Err(error.into());
+        }
+        // tokens that were verified under other settings are verified again, so swap only a change
+        if !state.settings.load().same_as(&settings) {
+            state.swap(&state.settings, settings);
+        }
+        Ok(())
+    }
+
+    fn note_reload(&self, good: bool) {
+        self.health.config_current.store(good, Ordering::Relaxed);
+        self.registry.gauge("flowgate_config_last_reload_successful").set(f64::from(u8::from(good)));
+        if good {
+            let now = u32::try_from(self.site.gateway().clock.now()).unwrap_or_default();
+            self.registry.gauge("flowgate_config_last_reload_timestamp_seconds").set(f64::from(now));
+        }
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// The next signal, or never where there are none.
+async fn next(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}

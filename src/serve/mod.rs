@@ -1,0 +1,150 @@
+//! The composition root: configuration in, a running gateway out. Each part is put together once;
+//! what changes later changes in `control`.
+
+mod control;
+mod lanes;
+mod site;
+mod watch;
+
+use crate::config::{self, Config, Loaded};
+use crate::gateway::administer::{AdminError, signing, tenant};
+use crate::gateway::control::Control;
+use crate::gateway::signer::Signer;
+use crate::gateway::{Clock, Gateway, Mirror};
+use crate::http::access_log::LogWriter;
+use crate::http::admin::{Admin, Health, router};
+use crate::http::metrics::Registry;
+use crate::store::{Store, StoreError};
+use lanes::Lanes;
+use site::Site;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
+    Mirror(#[from] crate::gateway::MirrorError),
+    #[error("{address} cannot be listened on: {error}; another process may use it (ss -ltnp shows which)")]
+    Bind { address: SocketAddr, error: std::io::Error },
+    #[error("the server certificate cannot be used: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("a thread or runtime cannot be started: {0}")]
+    Start(#[from] std::io::Error),
+    #[error("the metrics registry cannot be made")]
+    Metrics,
+}
+
+/// What a gateway is started with besides its configuration.
+pub struct Options {
+    /// Read again when it changes.
+    pub config_path: PathBuf,
+    pub env: fn(&str) -> Option<String>,
+    pub clock: Arc<dyn Clock>,
+    /// Where access log lines go.
+    pub log: Box<dyn Write + Send>,
+    /// Threads that serve requests.
+    pub lanes: usize,
+}
+
+/// The system's clock: the one place that reads it for decisions.
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> i64 {
+        jiff::Timestamp::now().as_second()
+    }
+}
+
+/// A gateway that is up: every address is bound.
+pub struct Running {
+    pub listeners: Vec<SocketAddr>,
+    pub admin: SocketAddr,
+    stop: CancellationToken,
+    control: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    /// A handle that ends the gateway gracefully.
+    pub fn stopper(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Waits until the gateway has ended.
+    pub async fn ended(self) {
+        let _ = self.control.await;
+    }
+}
+
+/// Starts everything and returns once it serves.
+pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeError> {
+    let Loaded { config, warnings } = loaded;
+    if !warnings.list().is_empty() {
+        tracing::warn!("{}", warnings.to_string().trim_end());
+    }
+    let now = options.clock.now();
+
+    // state: locked, opened, complete
+    let lock = Store::lock(&config.store)?;
+    let store = Store::open(&config.store).await?;
+    tenant::ensure(&store, &config.tenant).await?;
+    signing::keep(&store, config.tokens, now).await?;
+    let (mirror, state) = Mirror::load(store.clone(), &config).await?;
+
+    // the gateway over it
+    let (control, requests) = Control::new();
+    let gateway = Arc::new(Gateway::new(state, options.clock.clone(), Signer::start(options.lanes)?, control));
+    let registry = Registry::new().ok_or(ServeError::Metrics)?;
+    let log = LogWriter::start(options.log)?;
+    let health = Arc::new(Health::default());
+    health.store_seen.store(now, Ordering::Relaxed);
+    health.config_current.store(true, Ordering::Relaxed);
+
+    // addresses, all of them before anything is served
+    let stop = CancellationToken::new();
+    let admin = crate::net::listen::bind(config.admin).map_err(|error| ServeError::Bind { address: config.admin, error })?;
+    let admin_address = admin.local_addr()?;
+    let lanes = Lanes::start(options.lanes, &gateway, &log, &registry)?;
+    let mut site = Site::new(gateway.clone(), lanes, stop.clone(), config.limits.connections);
+    site.apply(config)?;
+    let listeners = site.addresses();
+
+    // and what runs beside the lanes
+    let app = router(Admin { gateway: gateway.clone(), registry: registry.clone(), health: health.clone() });
+    let admin = tokio::net::TcpListener::from_std(admin)?;
+    let shutdown = stop.clone().cancelled_owned();
+    tokio::spawn(async move { axum::serve(admin, app).with_graceful_shutdown(shutdown).await });
+    let source = watch::Source { path: options.config_path, env: options.env };
+    let work = control::Control { store, mirror, site, requests, source, health, registry, log, stop: stop.clone(), lock };
+    let control = tokio::spawn(work.run());
+    Ok(Running { listeners, admin: admin_address, stop, control })
+}
+
+/// Loads a configuration from where it will be watched.
+pub fn load(options: &Options) -> Result<Loaded, config::fault::Faults> {
+    config::load(&options.config_path, &options.env)
+}
+
+/// Lanes for this machine, as far as the process may use it.
+pub fn default_lanes() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// What only a restart changes.
+fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
+    let changed = [
+        ("admin.address", before.admin != after.admin),
+        ("store.url", before.store.path != after.store.path),
+        ("tenant", before.tenant != after.tenant),
+        ("limits.token_cache", before.limits.token_cache != after.limits.token_cache),
+        ("limits.idle_backend_connections", before.limits.idle_backend_connections != after.limits.idle_backend_connections),
+    ];
+    changed.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+}

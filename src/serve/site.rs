@@ -1,0 +1,171 @@
+//! The configuration in force: which sockets are open, with which certificates, over which routes.
+//! `apply` moves from one configuration to the next without closing what stays.
+
+use super::lanes::Lanes;
+use super::{ServeError, needs_restart};
+use crate::config::{Config, Listener};
+use crate::crypto::trust::Trust;
+use crate::domain::route::Routes;
+use crate::gateway::Gateway;
+use crate::net::listen::{Listening, bind};
+use crate::net::tls;
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// An open socket.
+struct Open {
+    shared: Arc<Listening>,
+    stop: CancellationToken,
+    bound: SocketAddr,
+}
+
+pub struct Site {
+    gateway: Arc<Gateway>,
+    lanes: Lanes,
+    stop: CancellationToken,
+    connections: Arc<Semaphore>,
+    /// By the address as configured and whether it is TLS.
+    open: HashMap<(SocketAddr, bool), Open>,
+    config: Option<Arc<Config>>,
+    trust: Option<Arc<Trust>>,
+}
+
+impl Site {
+    pub fn new(gateway: Arc<Gateway>, lanes: Lanes, stop: CancellationToken, connections: usize) -> Self {
+        let connections = Arc::new(Semaphore::new(connections));
+        Self { gateway, lanes, stop, connections, open: HashMap::new(), config: None, trust: None }
+    }
+
+    /// The addresses as bound, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let listeners = self.config.iter().flat_map(|config| &config.listeners);
+        listeners.filter_map(|one| self.open.get(&key(one)).map(|open| open.bound)).collect()
+    }
+
+    pub fn config(&self) -> Option<Arc<Config>> {
+        self.config.clone()
+    }
+
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
+    /// Takes a configuration: everything that can fail comes first, so that a failure changes
+    /// nothing.
+    pub fn apply(&mut self, config: Config) -> Result<(), ServeError> {
+        let trust = self.gateway.state.trust.load_full();
+        let mut fresh = Vec::new();
+        for listener in &config.listeners {
+            let tls = listener.tls.as_ref().map(|material| tls::server(material, trust.clone())).transpose()?;
+            let socket = match self.open.contains_key(&key(listener)) {
+                true => None,
+                false => {
+                    let failed = |error| ServeError::Bind { address: listener.address, error };
+                    self.release(listener);
+                    Some(bind(listener.address).map_err(failed)?)
+                }
+            };
+            fresh.push((listener, tls, socket));
+        }
+        for (listener, tls, socket) in fresh {
+            match socket {
+                None => self.refresh(listener, tls, &config),
+                Some(socket) => self.listen(listener, tls, &socket, &config)?,
+            }
+        }
+        let wanted: Vec<_> = config.listeners.iter().map(key).collect();
+        self.open.retain(|key, open| {
+            let keep = wanted.contains(key);
+            if !keep {
+                open.stop.cancel();
+            }
+            keep
+        });
+        self.resize(config.limits.connections);
+        let state = &self.gateway.state;
+        state.limits.store(Arc::new(config.limits));
+        state.swap(&state.routes, Routes::new(config.routes.clone()));
+        self.trust = Some(trust);
+        self.tell_restart(&config);
+        self.config = Some(Arc::new(config));
+        Ok(())
+    }
+
+    fn tell_restart(&self, config: &Config) {
+        let Some(before) = &self.config else { return };
+        let names = needs_restart(before, config);
+        if !names.is_empty() {
+            tracing::warn!("changed, but only a restart takes it: {}", names.join(", "));
+        }
+    }
+
+    /// Rebuilds TLS when the trusted CAs have changed. Cheap when they have not.
+    pub fn follow_trust(&mut self) -> Result<(), ServeError> {
+        let trust = self.gateway.state.trust.load_full();
+        if self.trust.as_ref().is_some_and(|known| Arc::ptr_eq(known, &trust)) {
+            return Ok(());
+        }
+        let Some(config) = self.config.clone() else { return Ok(()) };
+        for listener in &config.listeners {
+            let tls = listener.tls.as_ref().map(|material| tls::server(material, trust.clone())).transpose()?;
+            self.refresh(listener, tls, &config);
+        }
+        self.trust = Some(trust);
+        Ok(())
+    }
+
+    /// The same address with and without TLS: the old socket must go before the new one is bound.
+    fn release(&mut self, listener: &Listener) {
+        let (address, secure) = key(listener);
+        if let Some(open) = self.open.remove(&(address, !secure)) {
+            open.stop.cancel();
+        }
+    }
+
+    fn refresh(&self, listener: &Listener, tls: Option<Arc<ServerConfig>>, config: &Config) {
+        let Some(open) = self.open.get(&key(listener)) else { return };
+        if let (Some(slot), Some(tls)) = (&open.shared.tls, tls) {
+            slot.store(tls);
+        }
+        open.shared.trusted_proxies.store(Arc::new(listener.trusted_proxies.clone()));
+        open.shared.limits.store(Arc::new(config.limits));
+    }
+
+    fn listen(&mut self, listener: &Listener, tls: Option<Arc<ServerConfig>>, socket: &std::net::TcpListener, config: &Config) -> Result<(), ServeError> {
+        let shared = Arc::new(Listening {
+            tls: tls.map(ArcSwap::new),
+            trusted_proxies: ArcSwap::from_pointee(listener.trusted_proxies.clone()),
+            limits: ArcSwap::from_pointee(config.limits),
+            connections: self.connections.clone(),
+        });
+        let stop = self.stop.child_token();
+        let bound = socket.local_addr()?;
+        self.lanes.listen(socket, &shared, &stop)?;
+        self.open.insert(key(listener), Open { shared, stop, bound });
+        Ok(())
+    }
+
+    fn resize(&self, connections: usize) {
+        let before = self.config.as_ref().map_or(connections, |config| config.limits.connections);
+        if connections > before {
+            self.connections.add_permits(connections - before);
+        } else {
+            self.connections.forget_permits(before - connections);
+        }
+    }
+
+    /// Ends: no new connections, those that are open drain.
+    pub async fn close(self) {
+        self.stop.cancel();
+        self.lanes.join().await;
+    }
+}
+
+fn key(listener: &Listener) -> (SocketAddr, bool) {
+    (listener.address, listener.tls.is_some())
+}

@@ -111,7 +111,8 @@ fn parameters(settings: InstanceSettings) -> Result<Parameters, Failure> {
 }
 
 fn json_file(path: &Path) -> Result<Value, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| Failure::text(format!("{} cannot be read: {error}", path.display())))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::text(format!("{} cannot be read: {error}", path.display())))?;
     serde_json::from_str(&text).map_err(|error| Failure::text(format!("{} is not JSON: {error}", path.display())))
 }
 
@@ -119,7 +120,16 @@ pub async fn key(config: &Path, format: Format, command: KeyCommand) -> Outcome 
     let opened = Opened::new(config).await?;
     let admin = opened.administration();
     match command {
-        KeyCommand::Create { instance, name, parameters, key_type, validity, key_length, certificate, pin_certificate } => {
+        KeyCommand::Create {
+            instance,
+            name,
+            parameters,
+            key_type,
+            validity,
+            key_length,
+            certificate,
+            pin_certificate,
+        } => {
             let wanted = match (parameters, key_type) {
                 (Some(file), _) => Wanted::parse(&json_file(&file)?)?,
                 (None, KeyType::ClientidSecret) => Wanted::Secret,
@@ -142,7 +152,8 @@ pub async fn key(config: &Path, format: Format, command: KeyCommand) -> Outcome 
 
 fn external(certificate: Option<&Path>, pinned: bool) -> Result<Wanted, Failure> {
     let path = certificate.ok_or_else(|| Failure::text("key type certificate_external needs --certificate F.pem"))?;
-    let pem = std::fs::read_to_string(path).map_err(|error| Failure::text(format!("{} cannot be read: {error}", path.display())))?;
+    let pem = std::fs::read_to_string(path)
+        .map_err(|error| Failure::text(format!("{} cannot be read: {error}", path.display())))?;
     Ok(Wanted::external(&pem, pinned)?)
 }
 
@@ -159,7 +170,11 @@ fn key_listing(format: Format, keys: &[Owned]) -> Outcome {
             json!(certificate.map(|one| &one.subject)),
         ]
     });
-    output::listing(format, &["instance", "name", "key type", "id", "created", "valid until", "subject"], rows.collect())
+    output::listing(
+        format,
+        &["instance", "name", "key type", "id", "created", "valid until", "subject"],
+        rows.collect(),
+    )
 }
 
 /// The CAs that the gateway believes: the configured ones and its own.
@@ -177,7 +192,13 @@ pub async fn trusted_cas(config: &Path, format: Format) -> Outcome {
     let opened = Opened::new(config).await?;
     let rows = authorities(&opened).await?.into_iter().map(|ca| {
         let state = if (ca.not_before..=ca.not_after).contains(&now()) { "valid" } else { "out of its time" };
-        vec![json!(ca.subject), json!(ca.issuer), json!(model_time(ca.not_after)), json!(state), json!(hex(&ca.fingerprint))]
+        vec![
+            json!(ca.subject),
+            json!(ca.issuer),
+            json!(model_time(ca.not_after)),
+            json!(state),
+            json!(hex(&ca.fingerprint)),
+        ]
     });
     output::listing(format, &["subject", "issuer", "valid until", "state", "fingerprint"], rows.collect())
 }
@@ -195,7 +216,13 @@ pub async fn signing_key(config: &Path, format: Format, command: SigningKeyComma
         SigningKeyCommand::List => {
             let rows = admin.list_signing_keys().await?.into_iter().map(|key| {
                 let record = key.record;
-                vec![json!(record.kid), json!(record.algorithm), json!(key.phase.name()), json!(model_time(record.created)), json!(model_time(record.active_from))]
+                vec![
+                    json!(record.kid),
+                    json!(record.algorithm),
+                    json!(key.phase.name()),
+                    json!(model_time(record.created)),
+                    json!(model_time(record.active_from)),
+                ]
             });
             output::listing(format, &["kid", "algorithm", "phase", "created", "signs from"], rows.collect())
         }

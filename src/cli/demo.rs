@@ -6,11 +6,11 @@ use super::token::ServiceKey;
 use super::{Failure, Outcome, echo, output};
 use crate::config::Config;
 use crate::crypto::ca::{self, Issued, Subject, Validity};
+use crate::crypto::trust::Trust;
 use crate::domain::instance::{Parameters, Plan};
 use crate::domain::key::Wanted;
 use crate::domain::name::{InstanceName, KeyName, RoleName};
 use crate::gateway::administer::{AdminError, Administration};
-use crate::crypto::trust::Trust;
 use crate::net::tls;
 use secrecy::ExposeSecret;
 use std::fs::OpenOptions;
@@ -56,7 +56,8 @@ fn prepare(dir: &Path) -> Outcome {
     let life = Validity::days(now(), DAYS);
     let subject = |common_name| Subject { organization: "flowgate demo", unit: None, common_name };
     let authority = ca::authority(&subject("flowgate demo CA"), life)?;
-    let Issued { certificate: server, key: server_key } = ca::server(&authority, &subject("localhost"), life, &["localhost", "127.0.0.1", "::1"])?;
+    let Issued { certificate: server, key: server_key } =
+        ca::server(&authority, &subject("localhost"), life, &["localhost", "127.0.0.1", "::1"])?;
     // the CA's key is not kept: it has signed the one certificate that it is for
     replace(&dir.join("certs/ca.pem"), &authority.certificate, 0o644)?;
     replace(&certificate, &server, 0o644)?;
@@ -127,9 +128,14 @@ fn instructions(dir: &Path, config: &Config, sender: &ServiceKey, outsider: &Ser
         let (id, secret) = (key.text("clientid").unwrap_or_default(), key.text("clientsecret").unwrap_or_default());
         let url = key.token_url();
         let cut = r#"sed -E 's/.*"access_token":"([^"]+)".*/\1/'"#;
-        format!("$(curl -sS --cacert {ca} -X POST -u '{id}:{secret}' '{url}?grant_type=client_credentials' | tee /dev/stderr | {cut})")
+        format!(
+            "$(curl -sS --cacert {ca} -X POST -u '{id}:{secret}' '{url}?grant_type=client_credentials' | tee /dev/stderr | {cut})"
+        )
     };
-    let path = config.routes.first().map_or_else(String::new, |route| route.pattern.to_string().trim_end_matches("/*").to_owned());
+    let path = config
+        .routes
+        .first()
+        .map_or_else(String::new, |route| route.pattern.to_string().trim_end_matches("/*").to_owned());
     let call = format!("{}{path}/4711", config.origin.url);
     format!(
         "flowgate is up. Copy these lines into another terminal, in the same folder:\n\n\

@@ -25,7 +25,10 @@ async fn echo(request: Request) -> Response {
         Ok(body) => body.to_bytes(),
         Err(_) => Bytes::new(),
     };
-    let headers = parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), json!(String::from_utf8_lossy(value.as_bytes()))));
+    let headers = parts
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), json!(String::from_utf8_lossy(value.as_bytes()))));
     let seen = json!({
         "flow": "echo",
         "method": parts.method.as_str(),

@@ -273,7 +273,12 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Check { schema: false } => run::check(&config),
         Command::Demo { dir } => demo::run(&dir).await,
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "flowgate", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut <Cli as clap::CommandFactory>::command(),
+                "flowgate",
+                &mut std::io::stdout(),
+            );
             Ok(())
         }
         Command::Token(TokenCommand::Get { key, cacert }) => token::get(&key, cacert.as_deref()).await,

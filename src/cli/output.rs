@@ -28,7 +28,8 @@ pub fn listing(format: Format, columns: &[&str], rows: Vec<Vec<Value>>) -> Outco
     for row in rows {
         table.add_row(row.iter().map(cell));
     }
-    print(&table.lines().map(|line| format!("{}\n", line.trim())).collect::<String>())
+    let lines: Vec<_> = table.lines().map(|line| line.trim().to_owned()).collect();
+    print(&format!("{}\n", lines.join("\n")))
 }
 
 fn cell(value: &Value) -> String {

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// The process's environment, the one place that reads it.
+/// The process's environment.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads it")]
 pub fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

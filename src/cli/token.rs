@@ -27,8 +27,10 @@ pub struct ServiceKey {
 impl ServiceKey {
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let shown = path.display();
-        let text = std::fs::read_to_string(path).map_err(|error| Failure::text(format!("{shown} cannot be read: {error}")))?;
-        let json: Value = serde_json::from_str(&text).map_err(|error| Failure::text(format!("{shown} is not JSON: {error}")))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| Failure::text(format!("{shown} cannot be read: {error}")))?;
+        let json: Value =
+            serde_json::from_str(&text).map_err(|error| Failure::text(format!("{shown} is not JSON: {error}")))?;
         let members = json.get("oauth").cloned().unwrap_or(json);
         if members.get("clientid").and_then(Value::as_str).is_none() {
             return Err(Failure::text(format!("{shown} is no service key: it has no clientid")));
@@ -46,17 +48,20 @@ impl ServiceKey {
     }
 
     fn client_auth(&self) -> Result<Option<ClientAuth>, Failure> {
-        let (Some(chain), Some(key), None) = (self.text("certificate"), self.text("key"), self.text("clientsecret")) else {
+        let (Some(chain), Some(key), None) = (self.text("certificate"), self.text("key"), self.text("clientsecret"))
+        else {
             return Ok(None);
         };
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| Failure::text(format!("the key in the service key cannot be read: {error}")))?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+            .map_err(|error| Failure::text(format!("the key in the service key cannot be read: {error}")))?;
         Ok(Some(ClientAuth { chain: x509::chain(chain)?, key }))
     }
 }
 
 pub async fn get(key: &Path, cacert: Option<&Path>) -> Outcome {
     let key = ServiceKey::read(key)?;
-    let url = Url::parse(&key.token_url()).map_err(|error| Failure::text(format!("the tokenurl `{}` is no address: {error}", key.token_url())))?;
+    let url = Url::parse(&key.token_url())
+        .map_err(|error| Failure::text(format!("the tokenurl `{}` is no address: {error}", key.token_url())))?;
     let cas = match cacert {
         Some(path) => x509::chain(&std::fs::read_to_string(path)?)?,
         None => Vec::new(),
@@ -66,8 +71,12 @@ pub async fn get(key: &Path, cacert: Option<&Path>) -> Outcome {
     if let Some(secret) = key.text("clientsecret") {
         request = request.header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(format!("{id}:{secret}"))));
     }
-    let form: String = url::form_urlencoded::Serializer::new(String::new()).append_pair("grant_type", "client_credentials").append_pair("client_id", id).finish();
-    let (status, body) = client::send(&url, request.body(Full::new(Bytes::from(form)))?, &cas, key.client_auth()?).await?;
+    let form: String = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("grant_type", "client_credentials")
+        .append_pair("client_id", id)
+        .finish();
+    let (status, body) =
+        client::send(&url, request.body(Full::new(Bytes::from(form)))?, &cas, key.client_auth()?).await?;
     let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
     match answer.get("access_token").and_then(Value::as_str) {
         Some(token) if status.is_success() => output::print(&format!("{token}\n")),
@@ -89,10 +98,13 @@ pub async fn inspect(config: &Path) -> Outcome {
     let record = opened.store.get::<SigningKeyRecord>(&compact.kid).await?;
     let signature = match record {
         None => "signed by a key that this gateway does not have",
-        Some(record) => match signing::open(&opened.store, &record)?.verifies(&compact) {
-            true => "valid",
-            false => "does not verify",
-        },
+        Some(record) => {
+            if signing::open(&opened.store, &record)?.verifies(&compact) {
+                "valid"
+            } else {
+                "does not verify"
+            }
+        }
     };
     let time = |name: &str| compact.claims.get(name).and_then(Value::as_i64);
     let life = match time("exp") {

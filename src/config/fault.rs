@@ -1,5 +1,6 @@
 //! Faults of a configuration: all of them at once, each with its place and the remedy.
 
+use crate::crypto::digest::Digest;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use std::{fmt, ops::Range};
 
@@ -27,11 +28,13 @@ pub struct Faults {
     file: String,
     source: String,
     list: Vec<Fault>,
+    /// A digest of what was read, so that the same faults are not told twice.
+    pub seen: Digest,
 }
 
 impl Faults {
     pub fn new(file: &str, source: &str) -> Self {
-        Self { file: file.to_owned(), source: source.to_owned(), list: Vec::new() }
+        Self { file: file.to_owned(), source: source.to_owned(), list: Vec::new(), seen: Digest::default() }
     }
 
     pub fn error(&mut self, place: Place, message: impl Into<String>, remedy: impl Into<String>) {

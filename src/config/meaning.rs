@@ -1,61 +1,64 @@
 //! From what the file says to what it means. Each function takes one section and reports every
 //! fault that it finds.
 
-use super::fault::{Faults, Place};
-use super::file::{AuthorizationWord, BackendSection, File, LimitsSection, ListenerSection, RouteSection, TlsSection};
+use super::fault::Faults;
+use super::file::{File, LimitsSection, ListenerSection, TlsSection};
 use super::source::Places;
-use super::{Config, Limits, Listener, MasterKeySource, SharedBackend, StoreSetting, TenantSetting, TlsMaterial, Tokens};
+use super::{Config, Limits, Listener, MasterKeySource, StoreSetting, TenantSetting, TlsMaterial, Tokens};
 use super::{disk, units};
+use crate::crypto::digest::sha256;
 use crate::crypto::x509::{self, Certificate};
 use crate::crypto::{seal::MasterKey, trust};
 use crate::domain::key::Origin;
-use crate::domain::name::{RoleName, did_you_mean};
-use crate::domain::role::DEFAULT_ROLE;
-use crate::domain::route::{Authorization, Backend, Pattern, Route, Server};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use secrecy::SecretString;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
-const DEFAULT_MAX_BODY: u64 = 40 << 20;
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-
 pub struct Meaning<'a> {
     base: &'a Path,
-    places: &'a Places,
-    faults: &'a mut Faults,
+    pub(super) places: &'a Places,
+    pub(super) faults: &'a mut Faults,
     watch: Vec<PathBuf>,
+    /// Digests of all that was read.
+    seen: Vec<u8>,
 }
 
 impl<'a> Meaning<'a> {
     pub fn new(base: &'a Path, places: &'a Places, faults: &'a mut Faults) -> Self {
-        Self { base, places, faults, watch: Vec::new() }
+        Self { base, places, faults, watch: Vec::new(), seen: Vec::new() }
     }
 
-    pub fn config(mut self, said: File) -> Config {
+    pub fn config(mut self, said: &File) -> Config {
         let origin = self.origin(&said.public_url);
         let admin = self.address("/admin/address", &said.admin.address);
         let listeners = self.listeners(&said.listeners, admin);
         let trusted_cas = self.trusted_cas(&said.trusted_cas);
-        let tenant = self.tenant(&said);
-        let tokens = self.tokens(&said);
+        let tenant = self.tenant(said);
+        let tokens = self.tokens(said);
         let limits = self.limits(&said.limits);
-        let store = self.store(&said);
-        self.not_in_this_version(&said);
+        let store = self.store(said);
+        self.not_in_this_version(said);
         let backends = self.backends(&said.backends, &listeners, admin);
         let routes = self.routes(&said.routes, &backends);
-        Config { origin, tenant, listeners, admin, store, trusted_cas, tokens, limits, routes, watch: self.watch }
+        let (watch, seen) = (self.watch, sha256(&self.seen));
+        Config { origin, tenant, listeners, admin, store, trusted_cas, tokens, limits, routes, watch, seen }
     }
 
-    fn error(&mut self, pointer: &str, message: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn error(&mut self, pointer: &str, message: impl Into<String>, remedy: impl Into<String>) {
         let place = self.places.of(pointer);
         self.faults.error(place, message, remedy);
+    }
+
+    fn text(&mut self, path: &Path) -> std::io::Result<String> {
+        let text = disk::text(path)?;
+        self.seen.extend_from_slice(&sha256(text.as_bytes()));
+        Ok(text)
     }
 
     fn path(&mut self, text: &str) -> PathBuf {
@@ -72,7 +75,11 @@ impl<'a> Meaning<'a> {
         match parsed {
             Some(url) => Origin { url: url.origin().ascii_serialization() },
             None => {
-                self.error("/public_url", format!("`{text}` is not an origin"), "give scheme, host and port only, such as https://gateway.example.com: clients cut off any path");
+                self.error(
+                    "/public_url",
+                    format!("`{text}` is not an origin"),
+                    "give scheme, host and port only, such as https://gateway.example.com: clients cut off any path",
+                );
                 Origin { url: String::new() }
             }
         }
@@ -80,12 +87,16 @@ impl<'a> Meaning<'a> {
 
     fn address(&mut self, pointer: &str, text: &str) -> SocketAddr {
         text.parse().unwrap_or_else(|_| {
-            self.error(pointer, format!("`{text}` is not an address with a port"), "write it as 127.0.0.1:8443 or [::1]:8443");
+            self.error(
+                pointer,
+                format!("`{text}` is not an address with a port"),
+                "write it as 127.0.0.1:8443 or [::1]:8443",
+            );
             SocketAddr::from(([0, 0, 0, 0], 0))
         })
     }
 
-    fn duration(&mut self, pointer: &str, text: &str, least: Duration, most: Duration) -> Duration {
+    pub(super) fn duration(&mut self, pointer: &str, text: &str, least: Duration, most: Duration) -> Duration {
         match units::duration(text) {
             Some(value) if (least..=most).contains(&value) => value,
             Some(_) => {
@@ -93,13 +104,17 @@ impl<'a> Meaning<'a> {
                 least
             }
             None => {
-                self.error(pointer, format!("`{text}` is not a duration"), "write it with a unit, such as 500ms, 60s, 10m, 30d");
+                self.error(
+                    pointer,
+                    format!("`{text}` is not a duration"),
+                    "write it with a unit, such as 500ms, 60s, 10m, 30d",
+                );
                 least
             }
         }
     }
 
-    fn size(&mut self, pointer: &str, text: &str, least: u64, most: u64) -> u64 {
+    pub(super) fn size(&mut self, pointer: &str, text: &str, least: u64, most: u64) -> u64 {
         match units::size(text) {
             Some(value) if (least..=most).contains(&value) => value,
             Some(_) => {
@@ -107,7 +122,11 @@ impl<'a> Meaning<'a> {
                 least
             }
             None => {
-                self.error(pointer, format!("`{text}` is not a size"), "write it as bytes or with KiB, MiB or GiB, such as 40MiB");
+                self.error(
+                    pointer,
+                    format!("`{text}` is not a size"),
+                    "write it as bytes or with KiB, MiB or GiB, such as 40MiB",
+                );
                 least
             }
         }
@@ -122,8 +141,14 @@ impl<'a> Meaning<'a> {
         for (index, one) in said.iter().enumerate() {
             let pointer = format!("/listeners/{index}");
             let address = self.address(&format!("{pointer}/address"), &one.address);
-            if address.port() != 0 && let Some(other) = taken.insert(address, "another listener") {
-                self.error(&format!("{pointer}/address"), format!("{address} is taken by {other}"), "give each listener its own address");
+            if address.port() != 0
+                && let Some(other) = taken.insert(address, "another listener")
+            {
+                self.error(
+                    &format!("{pointer}/address"),
+                    format!("{address} is taken by {other}"),
+                    "give each listener its own address",
+                );
             }
             let tls = one.tls.as_ref().and_then(|tls| self.tls(&format!("{pointer}/tls"), tls));
             let mut trusted_proxies = Vec::new();
@@ -131,7 +156,11 @@ impl<'a> Meaning<'a> {
                 let net = text.parse().or_else(|_| text.parse::<std::net::IpAddr>().map(Into::into));
                 match net {
                     Ok(net) => trusted_proxies.push(net),
-                    Err(_) => self.error(&format!("{pointer}/trusted_proxies/{at}"), format!("`{text}` is not a network"), "write it as 10.0.0.0/8 or as one address"),
+                    Err(_) => self.error(
+                        &format!("{pointer}/trusted_proxies/{at}"),
+                        format!("`{text}` is not a network"),
+                        "write it as 10.0.0.0/8 or as one address",
+                    ),
                 }
             }
             out.push(Listener { address, tls, trusted_proxies });
@@ -146,14 +175,22 @@ impl<'a> Meaning<'a> {
         let chain = certificate.and_then(|text| match x509::chain(&text) {
             Ok(chain) => Some(chain),
             Err(error) => {
-                self.error(&at_certificate, format!("{}: {error}", said.certificate), "give the server's certificate and its intermediates as PEM");
+                self.error(
+                    &at_certificate,
+                    format!("{}: {error}", said.certificate),
+                    "give the server's certificate and its intermediates as PEM",
+                );
                 None
             }
         });
         let key = key.and_then(|text| match PrivateKeyDer::from_pem_slice(text.as_bytes()) {
             Ok(key) => Some(key),
             Err(_) => {
-                self.error(&at_key, format!("{} holds no private key", said.key), "give an unencrypted key as PEM (PKCS#8, PKCS#1 or SEC1)");
+                self.error(
+                    &at_key,
+                    format!("{} holds no private key", said.key),
+                    "give an unencrypted key as PEM (PKCS#8, PKCS#1 or SEC1)",
+                );
                 None
             }
         });
@@ -162,7 +199,11 @@ impl<'a> Meaning<'a> {
         match CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider) {
             Ok(_) => Some(TlsMaterial { chain, key }),
             Err(error) => {
-                self.error(&at_key, format!("certificate and key do not belong together or cannot be used: {error}"), "give the key that the certificate was made for");
+                self.error(
+                    &at_key,
+                    format!("certificate and key do not belong together or cannot be used: {error}"),
+                    "give the key that the certificate was made for",
+                );
                 None
             }
         }
@@ -170,10 +211,14 @@ impl<'a> Meaning<'a> {
 
     fn read(&mut self, pointer: &str, text: &str) -> Option<String> {
         let path = self.path(text);
-        match disk::text(&path) {
+        match self.text(&path) {
             Ok(text) => Some(text),
             Err(error) => {
-                self.error(pointer, format!("{text} cannot be read: {error}"), "correct the path; relative ones start at the folder of this file");
+                self.error(
+                    pointer,
+                    format!("{text} cannot be read: {error}"),
+                    "correct the path; relative ones start at the folder of this file",
+                );
                 None
             }
         }
@@ -187,7 +232,11 @@ impl<'a> Meaning<'a> {
             let files = match disk::certificate_files(&path) {
                 Ok(files) => files,
                 Err(error) => {
-                    self.error(&pointer, format!("{text} cannot be read: {error}"), "name a PEM file, or a folder with *.pem, *.crt or *.cer files");
+                    self.error(
+                        &pointer,
+                        format!("{text} cannot be read: {error}"),
+                        "name a PEM file, or a folder with *.pem, *.crt or *.cer files",
+                    );
                     continue;
                 }
             };
@@ -204,7 +253,7 @@ impl<'a> Meaning<'a> {
 
     fn authorities(&mut self, pointer: &str, file: &Path) -> Vec<Certificate> {
         let shown = file.display();
-        let read = disk::text(file).map_err(|error| error.to_string());
+        let read = self.text(file).map_err(|error| error.to_string());
         let read = read.and_then(|text| x509::chain(&text).map_err(|error| error.to_string()));
         let ders = match read {
             Ok(ders) => ders,
@@ -215,16 +264,25 @@ impl<'a> Meaning<'a> {
         };
         let mut out = Vec::new();
         for der in ders {
-            match Certificate::from_der(&der).map_err(trust::Unfit::from).and_then(|one| trust::fit(&one).map(|()| one)) {
+            match Certificate::from_der(&der).map_err(trust::Unfit::from).and_then(|one| trust::fit(&one).map(|()| one))
+            {
                 Ok(one) => out.push(one),
-                Err(error) => self.error(pointer, format!("{shown}: {error}"), "only CAs belong here; a partner's own certificate becomes a key of type certificate_external"),
+                Err(error) => self.error(
+                    pointer,
+                    format!("{shown}: {error}"),
+                    "only CAs belong here; a partner's own certificate becomes a key of type certificate_external",
+                ),
             }
         }
         out
     }
 
     fn tenant(&mut self, said: &File) -> TenantSetting {
-        let word = |text: &str| !text.is_empty() && text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_!.|".contains(&byte));
+        let word = |text: &str| {
+            !text.is_empty()
+                && text.len() <= 128
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_!.|".contains(&byte))
+        };
         let tenant = &said.tenant;
         if !word(&tenant.subdomain) {
             self.error("/tenant/subdomain", "the subdomain is not a simple word", "use letters, digits and `-`");
@@ -233,9 +291,17 @@ impl<'a> Meaning<'a> {
             self.error("/tenant/zid", "the zid is not a UUID", "leave it out to have one made");
         }
         if tenant.xsappname.as_deref().is_some_and(|name| !word(name)) {
-            self.error("/tenant/xsappname", "the xsappname is not a simple word", "write it as it-rt-<subdomain>!b<number>");
+            self.error(
+                "/tenant/xsappname",
+                "the xsappname is not a simple word",
+                "write it as it-rt-<subdomain>!b<number>",
+            );
         }
-        TenantSetting { subdomain: tenant.subdomain.clone(), zid: tenant.zid.clone(), xsappname: tenant.xsappname.clone() }
+        TenantSetting {
+            subdomain: tenant.subdomain.clone(),
+            zid: tenant.zid.clone(),
+            xsappname: tenant.xsappname.clone(),
+        }
     }
 
     fn tokens(&mut self, said: &File) -> Tokens {
@@ -276,7 +342,11 @@ impl<'a> Meaning<'a> {
         let path = match said.store.url.strip_prefix("sqlite:") {
             Some(path) if !path.is_empty() => self.base.join(path.trim_start_matches("//")),
             _ => {
-                self.error("/store/url", format!("`{}` is not a store of this version", said.store.url), "write it as sqlite:data/flowgate.db");
+                self.error(
+                    "/store/url",
+                    format!("`{}` is not a store of this version", said.store.url),
+                    "write it as sqlite:data/flowgate.db",
+                );
                 PathBuf::new()
             }
         };
@@ -285,7 +355,11 @@ impl<'a> Meaning<'a> {
             None => {
                 let text = SecretString::from(said.store.master_key.clone());
                 if let Err(error) = MasterKey::parse(&text) {
-                    self.error("/store/master_key", error.to_string(), "name a file that does not exist yet with ${file:PATH}, and it is made for an empty store");
+                    self.error(
+                        "/store/master_key",
+                        error.to_string(),
+                        "name a file that does not exist yet with ${file:PATH}, and it is made for an empty store",
+                    );
                 }
                 MasterKeySource::Given(text)
             }
@@ -295,121 +369,14 @@ impl<'a> Meaning<'a> {
 
     fn not_in_this_version(&mut self, said: &File) {
         if !said.issuers.is_empty() {
-            self.error("/issuers", "token servers besides our own are not part of this version", "leave `issuers` empty");
+            self.error(
+                "/issuers",
+                "token servers besides our own are not part of this version",
+                "leave `issuers` empty",
+            );
         }
         if !said.outbound.allow_networks.is_empty() || !said.outbound.trusted_cas.is_empty() {
             self.error("/outbound", "outbound credentials are not part of this version", "leave `outbound` empty");
         }
     }
-
-    fn backends(&mut self, said: &BTreeMap<String, BackendSection>, listeners: &[Listener], admin: SocketAddr) -> HashMap<String, SharedBackend> {
-        let mut out = HashMap::new();
-        for (name, one) in said {
-            let pointer = format!("/backends/{name}");
-            let mut servers = Vec::new();
-            for (at, text) in one.servers.iter().enumerate() {
-                let pointer = format!("{pointer}/servers/{at}");
-                match server(text) {
-                    Ok(server) => {
-                        if let Some(ours) = own_address(&server.authority, listeners, admin) {
-                            self.error(&pointer, format!("`{text}` is {ours} of this gateway: a call would go round in circles"), "name the server that does the work");
-                        }
-                        servers.push(server);
-                    }
-                    Err(remedy) => self.error(&pointer, format!("`{text}` is not a server address"), remedy),
-                }
-            }
-            if one.servers.is_empty() {
-                self.error(&pointer, format!("backend `{name}` has no servers"), "add `servers: [\"http://127.0.0.1:9001\"]`");
-            }
-            let timeout = one.timeout.as_deref().map_or(DEFAULT_TIMEOUT, |text| {
-                self.duration(&format!("{pointer}/timeout"), text, Duration::from_millis(1), Duration::from_secs(3_600))
-            });
-            out.insert(name.clone(), Arc::new(Backend { name: name.clone(), servers, timeout }));
-        }
-        out
-    }
-
-    fn routes(&mut self, said: &[RouteSection], backends: &HashMap<String, SharedBackend>) -> Vec<Route> {
-        let mut out: Vec<(usize, Route)> = Vec::new();
-        let mut names = HashSet::new();
-        for (index, one) in said.iter().enumerate() {
-            let pointer = format!("/routes/{index}");
-            if !one.name.is_empty() && !names.insert(one.name.as_str()) {
-                self.error(&format!("{pointer}/name"), format!("there are two routes named `{}`", one.name), "give each route its own name");
-            }
-            let route = self.route(&pointer, one, backends);
-            out.extend(route.map(|route| (index, route)));
-        }
-        self.overlaps(&out);
-        out.into_iter().map(|(_, route)| route).collect()
-    }
-
-    fn route(&mut self, pointer: &str, said: &RouteSection, backends: &HashMap<String, SharedBackend>) -> Option<Route> {
-        let role = said.user_role.as_deref().unwrap_or(DEFAULT_ROLE);
-        let role = RoleName::parse(role).map_err(|error| self.error(&format!("{pointer}/user_role"), error.to_string(), "name a user role")).ok();
-        let pattern = Pattern::parse(&said.path);
-        let pattern = match pattern {
-            Ok(pattern) => Some(pattern),
-            Err(_) if said.path.is_empty() => None,
-            Err(error) => {
-                self.error(&format!("{pointer}/path"), format!("`{}` is not a route path: {error}", said.path), "write it as /http/orders or /http/orders/*");
-                None
-            }
-        };
-        let backend = backends.get(&said.backend).cloned();
-        if backend.is_none() && !said.backend.is_empty() {
-            let meant = did_you_mean(&said.backend, backends.keys().map(String::as_str));
-            let hint = meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
-            self.error(&format!("{pointer}/backend"), format!("there is no backend `{}`{hint}", said.backend), "name one that stands below `backends`");
-        }
-        let max_body = said.max_body.as_deref().map_or(DEFAULT_MAX_BODY, |text| self.size(&format!("{pointer}/max_body"), text, 0, 1 << 40));
-        if said.authorization == AuthorizationWord::None && said.user_role.is_some() {
-            self.error(&format!("{pointer}/user_role"), "an open route has no user role", "take `user_role` away, or `authorization: none`");
-        }
-        let authorization = match said.authorization {
-            AuthorizationWord::UserRole => Authorization::UserRole(role?),
-            AuthorizationWord::None => Authorization::None,
-        };
-        Some(Route { name: said.name.clone(), pattern: pattern?, authorization, backend: backend?, max_body, keep_token: said.keep_token })
-    }
-
-    fn overlaps(&mut self, routes: &[(usize, Route)]) {
-        for (at, (index, route)) in routes.iter().enumerate() {
-            let place: Place = self.places.of(&format!("/routes/{index}/path"));
-            if let Some((_, twin)) = routes[..at].iter().find(|(_, other)| other.pattern == route.pattern) {
-                self.faults.error(place, format!("`{}` is published by route `{}` already", route.pattern, twin.name), "paths are compared without regard to letter case; publish each once");
-            } else if let Some((_, above)) = routes.iter().find(|(_, other)| other.pattern.covers(&route.pattern)) {
-                self.faults.warn(place, format!("`{}` lies below `{}` of route `{}` and takes its calls away", route.pattern, above.pattern, above.name), "this works, the longest match wins; SAP Integration Suite would refuse it");
-            }
-        }
-    }
-}
-
-fn server(text: &str) -> Result<Server, &'static str> {
-    const SHAPE: &str = "write it as http://host:port, with a base path if need be";
-    let url = Url::parse(text).map_err(|_| SHAPE)?;
-    match url.scheme() {
-        "http" => {}
-        "https" => return Err("https backends are not part of this version; use http:// on a network that you trust"),
-        _ => return Err(SHAPE),
-    }
-    let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
-    let host = url.host_str().filter(|_| plain).ok_or(SHAPE)?;
-    let port = url.port().unwrap_or(80);
-    Ok(Server { authority: format!("{host}:{port}"), base_path: url.path().trim_end_matches('/').to_owned() })
-}
-
-/// Whether an address is one of our own, wildcard listeners included.
-fn own_address(authority: &str, listeners: &[Listener], admin: SocketAddr) -> Option<&'static str> {
-    let authority = authority.replace("localhost:", "127.0.0.1:");
-    let target: SocketAddr = authority.parse().ok()?;
-    let same = |ours: SocketAddr| {
-        let everywhere = ours.ip().is_unspecified() && target.ip().is_loopback();
-        ours.port() == target.port() && (ours.ip() == target.ip() || everywhere)
-    };
-    if same(admin) {
-        return Some("the admin listener");
-    }
-    listeners.iter().any(|one| same(one.address)).then_some("a listener")
 }

@@ -5,10 +5,12 @@ pub mod disk;
 pub mod fault;
 pub mod file;
 mod meaning;
+mod routing;
 mod schema;
 mod source;
 pub mod units;
 
+use crate::crypto::digest::{Digest, sha256};
 use crate::crypto::keyring::Algorithm;
 use crate::crypto::x509::Certificate;
 use crate::domain::key::Origin;
@@ -35,6 +37,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Files and folders whose change is a reason to load again.
     pub watch: Vec<PathBuf>,
+    /// A digest of all that it was made of.
+    pub seen: Digest,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,13 +135,23 @@ pub fn parse(shown: &str, text: &str, base: &Path, env: &dyn Fn(&str) -> Option<
         let value = walk.value(&tree, &schema, "").unwrap_or_else(|| source::object(Vec::new()));
         serde_json::from_value::<file::File>(value).map_err(|error| error.to_string()).ok()
     });
-    let config = said.map(|said| meaning::Meaning::new(base, &places, &mut faults).config(said));
+    let mut config = said.map(|said| meaning::Meaning::new(base, &places, &mut faults).config(&said));
+    let files = config.as_ref().map_or([0; 32], |config| config.seen);
+    let seen = sha256(&[sha256(text.as_bytes()), files].concat());
+    faults.seen = seen;
+    if let Some(config) = &mut config {
+        config.seen = seen;
+    }
     faults.sort();
     match config {
         Some(config) if faults.errors() == 0 => Ok(Loaded { config, warnings: faults }),
         _ => {
             if faults.errors() == 0 {
-                faults.error(fault::Place::default(), "the file is not a configuration", "begin with `backends:` and `routes:`");
+                faults.error(
+                    fault::Place::default(),
+                    "the file is not a configuration",
+                    "begin with `backends:` and `routes:`",
+                );
             }
             Err(faults)
         }

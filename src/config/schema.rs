@@ -52,7 +52,11 @@ impl Walk<'_> {
                 let meant = did_you_mean(name, known.keys().map(String::as_str));
                 let hint = meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
                 let list = known.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-                self.faults.error(key.place.clone(), format!("unknown key `{name}`{hint}"), format!("known here: {list}"));
+                self.faults.error(
+                    key.place.clone(),
+                    format!("unknown key `{name}`{hint}"),
+                    format!("known here: {list}"),
+                );
                 continue;
             };
             if let Some(value) = self.value(value, inner, &format!("{pointer}/{name}")) {
@@ -70,7 +74,9 @@ impl Walk<'_> {
         let resolved = match interpolate(text, &self.around) {
             Ok(resolved) => resolved,
             // made at the first start of an empty store
-            Err(Unresolved::NoFile(path)) if HIDDEN.contains(&pointer) => return Some(Value::String(format!("file:{path}"))),
+            Err(Unresolved::NoFile(path)) if HIDDEN.contains(&pointer) => {
+                return Some(Value::String(format!("file:{path}")));
+            }
             Err(error) => {
                 self.faults.error(place, error.to_string(), "set it, or give a default as ${NAME:-default}");
                 return None;
@@ -91,7 +97,11 @@ impl Walk<'_> {
             let given = value.as_str().unwrap_or_default();
             let meant = did_you_mean(given, names.iter().map(String::as_str));
             let hint = meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
-            self.faults.error(place, format!("`{given}` is not possible here{hint}"), format!("use one of: {}", names.join(", ")));
+            self.faults.error(
+                place,
+                format!("`{given}` is not possible here{hint}"),
+                format!("use one of: {}", names.join(", ")),
+            );
             return None;
         }
         if fits(&value, schema) {

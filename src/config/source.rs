@@ -53,7 +53,11 @@ pub fn parse(text: &str, faults: &mut Faults) -> Option<Node> {
         Err(error) => {
             let place = error.location().map_or_else(Place::default, |at| place(&at, text));
             let message = error.to_string().lines().next().unwrap_or_default().to_owned();
-            faults.error(place, format!("this is not valid YAML: {message}"), "correct the syntax; each key once, blanks for indentation");
+            faults.error(
+                place,
+                format!("this is not valid YAML: {message}"),
+                "correct the syntax; each key once, blanks for indentation",
+            );
             None
         }
     }
@@ -151,8 +155,7 @@ fn node(raw: Spanned<Raw>, text: &str) -> Node {
 
 /// A place whose bytes end with the line: what follows is another value.
 fn place(at: &Location, text: &str) -> Place {
-    let line_start: usize =
-        text.split_inclusive('\n').take(at.line().saturating_sub(1) as usize).map(str::len).sum();
+    let line_start: usize = text.split_inclusive('\n').take(at.line().saturating_sub(1) as usize).map(str::len).sum();
     let line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
     let column = at.column().saturating_sub(1) as usize;
     let start = line.char_indices().nth(column).map_or(line.len(), |(offset, _)| offset);

@@ -19,7 +19,9 @@ fn backends_and_routes_are_enough() {
     assert_eq!(loaded.warnings.list(), []);
     let route = &loaded.config.routes[0];
     assert_eq!(route.max_body, 40 << 20);
-    assert!(matches!(&route.authorization, crate::domain::route::Authorization::UserRole(role) if role.as_str() == "ESBMessaging.send"));
+    assert!(
+        matches!(&route.authorization, crate::domain::route::Authorization::UserRole(role) if role.as_str() == "ESBMessaging.send")
+    );
     assert!(loaded.config.listeners[0].tls.is_none());
 }
 
@@ -54,8 +56,13 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn a_backend_that_is_this_gateway_is_refused() {
-    let shown = faults("listeners: [{ address: '0.0.0.0:8080' }]\nadmin: { address: '127.0.0.1:8444' }\nbackends:\n  a: { servers: ['http://localhost:8080'] }\n  b: { servers: ['http://127.0.0.1:8444'] }\nroutes: []\n");
-    assert!(shown.contains("is a listener of this gateway") && shown.contains("is the admin listener of this gateway"), "{shown}");
+    let shown = faults(
+        "listeners: [{ address: '0.0.0.0:8080' }]\nadmin: { address: '127.0.0.1:8444' }\nbackends:\n  a: { servers: ['http://localhost:8080'] }\n  b: { servers: ['http://127.0.0.1:8444'] }\nroutes: []\n",
+    );
+    assert!(
+        shown.contains("is a listener of this gateway") && shown.contains("is the admin listener of this gateway"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -75,7 +82,9 @@ fn a_secret_in_the_file_is_not_shown() {
 
 #[test]
 fn a_certificate_that_cannot_be_read_is_one_line() {
-    let shown = faults(&format!("listeners: [{{ address: '127.0.0.1:0', tls: {{ certificate: no.pem, key: no.key }} }}]\n{MINIMAL}"));
+    let shown = faults(&format!(
+        "listeners: [{{ address: '127.0.0.1:0', tls: {{ certificate: no.pem, key: no.key }} }}]\n{MINIMAL}"
+    ));
     assert!(shown.contains("no.pem cannot be read") && shown.contains("no.key cannot be read"), "{shown}");
 }
 

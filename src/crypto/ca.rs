@@ -63,7 +63,7 @@ pub fn client(ca: &Issued, subject: &Subject<'_>, validity: Validity, bits: u16)
     let mut params = params(subject, validity);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    leaf(ca, params, KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, size)?)
+    leaf(ca, params, &KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, size)?)
 }
 
 /// A server certificate for names and addresses.
@@ -73,7 +73,7 @@ pub fn server(ca: &Issued, subject: &Subject<'_>, validity: Validity, names: &[&
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let alternatives = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
     params.subject_alt_names = alternatives.subject_alt_names;
-    leaf(ca, params, KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
+    leaf(ca, params, &KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
 }
 
 /// rcgen's own defaults are a life from 1975 to 4096 and no key identifiers: all of it is set here.
@@ -86,9 +86,7 @@ fn params(subject: &Subject<'_>, validity: Validity) -> CertificateParams {
     }
     name.push(DnType::CommonName, subject.common_name);
     params.distinguished_name = name;
-    let date = |seconds: i64| {
-        time_of(seconds).unwrap_or_else(|| rcgen::date_time_ymd(2049, 12, 31))
-    };
+    let date = |seconds: i64| time_of(seconds).unwrap_or_else(|| rcgen::date_time_ymd(2049, 12, 31));
     params.not_before = date(validity.not_before);
     params.not_after = date(validity.not_after);
     params.serial_number = Some(serial());
@@ -107,9 +105,9 @@ fn serial() -> SerialNumber {
     SerialNumber::from_slice(&bytes)
 }
 
-fn leaf(ca: &Issued, mut params: CertificateParams, key: KeyPair) -> Result<Issued, CaError> {
+fn leaf(ca: &Issued, mut params: CertificateParams, key: &KeyPair) -> Result<Issued, CaError> {
     params.is_ca = IsCa::ExplicitNoCa;
     let issuer = Issuer::from_ca_cert_pem(&ca.certificate, KeyPair::from_pem(ca.key.expose_secret())?)?;
-    let certificate = params.signed_by(&key, &issuer)?;
+    let certificate = params.signed_by(key, &issuer)?;
     Ok(Issued { certificate: certificate.pem(), key: SecretString::from(key.serialize_pem()) })
 }

@@ -7,9 +7,7 @@ use super::jws::Compact;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
-};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use base64::{Engine, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::DecodingKey;
 use serde::{Deserialize, Serialize};
@@ -103,7 +101,8 @@ impl SigningKey {
                 (Prepared::Rsa(Box::new(pair)), verifying, members, spki)
             }
             Algorithm::ES256 => {
-                let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).map_err(|_| unreadable())?;
+                let pair =
+                    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).map_err(|_| unreadable())?;
                 let public = pair.public_key();
                 let point = public.as_ref();
                 let (x, y) = point[1..].split_at(32);
@@ -145,8 +144,13 @@ impl SigningKey {
     /// token says of its algorithm has no say (RFC 8725, 3.1).
     pub fn verifies(&self, token: &Compact<'_>) -> bool {
         token.algorithm == self.algorithm.name()
-            && jsonwebtoken::crypto::verify(token.signature, token.signed.as_bytes(), &self.verifying, self.algorithm.library())
-                .unwrap_or(false)
+            && jsonwebtoken::crypto::verify(
+                token.signature,
+                token.signed.as_bytes(),
+                &self.verifying,
+                self.algorithm.library(),
+            )
+            .unwrap_or(false)
     }
 
     /// The public key as a JWK (RFC 7517), with the PEM under `value` that sap-xssec reads.
@@ -182,8 +186,7 @@ pub fn pem(label: &str, der: &[u8]) -> String {
         out.extend(line.iter().copied().map(char::from));
         out.push('\n');
     }
-    out.push_str(&format!("-----END {label}-----\n"));
-    out
+    out + "-----END " + label + "-----\n"
 }
 
 /// Every key that may verify, and since when each may sign.

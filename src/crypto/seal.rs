@@ -19,7 +19,9 @@ const CANARY: &[u8] = b"flowgate";
 pub enum SealError {
     #[error("the master key is not 32 bytes in base64; make one with: openssl rand -base64 32")]
     NotAMasterKey,
-    #[error("the store is sealed with master key {sealed_with}, the configured one is {given}; put the right key in place")]
+    #[error(
+        "the store is sealed with master key {sealed_with}, the configured one is {given}; put the right key in place"
+    )]
     WrongMasterKey { sealed_with: String, given: String },
     #[error("a sealed value does not open: it was damaged or moved from its place")]
     Damaged,
@@ -91,8 +93,7 @@ impl Vault {
     }
 
     pub fn open(master: &MasterKey, envelope: &Envelope) -> Result<Self, SealError> {
-        let wrong =
-            || SealError::WrongMasterKey { sealed_with: envelope.master_key.clone(), given: master.id() };
+        let wrong = || SealError::WrongMasterKey { sealed_with: envelope.master_key.clone(), given: master.id() };
         let wrapping = aead(&master.0);
         let unwrap = |place: &str, text: &str| {
             let sealed = STANDARD.decode(text).map_err(|_| SealError::Damaged)?;
@@ -176,10 +177,8 @@ fn open_with(key: &RandomizedNonceKey, place: &str, sealed: &[u8]) -> Result<Zer
     let (nonce, body) = rest.split_at_checked(NONCE).ok_or(SealError::Damaged)?;
     let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Damaged)?;
     let mut body = Zeroizing::new(body.to_vec());
-    let length = key
-        .open_in_place(nonce, Aad::from(place.as_bytes()), &mut body)
-        .map_err(|_| SealError::Damaged)?
-        .len();
+    let length =
+        key.open_in_place(nonce, Aad::from(place.as_bytes()), &mut body).map_err(|_| SealError::Damaged)?.len();
     body.truncate(length);
     Ok(body)
 }
@@ -194,7 +193,12 @@ mod tests {
 
     #[test]
     fn a_sealed_value_opens_only_in_its_place_and_undamaged() {
-        let (vault, envelope) = { let m = master(); let (v, e) = Vault::create(&m); drop(v); (Vault::open(&m, &e).expect("same key"), e) };
+        let (vault, envelope) = {
+            let m = master();
+            let (v, e) = Vault::create(&m);
+            drop(v);
+            (Vault::open(&m, &e).expect("same key"), e)
+        };
         let sealed = vault.seal("key/1", b"private");
         assert_eq!(vault.unseal("key/1", &sealed).expect("opens").as_slice(), b"private");
         assert_eq!(vault.unseal("key/2", &sealed).err(), Some(SealError::Damaged));
@@ -211,7 +215,7 @@ mod tests {
     fn another_master_key_is_named_in_the_error() {
         let (right, other) = (master(), master());
         let (_, envelope) = Vault::create(&right);
-        let error = Vault::open(&other, &envelope).err().expect("refused");
+        let error = Vault::open(&other, &envelope).expect_err("refused");
         assert_eq!(error, SealError::WrongMasterKey { sealed_with: right.id(), given: other.id() });
     }
 

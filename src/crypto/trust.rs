@@ -24,7 +24,9 @@ pub const MAX_PRESENTED_BYTES: usize = 48 * 1024;
 pub enum Distrust {
     #[error("no certificate was presented")]
     Nothing,
-    #[error("{0} certificates were presented, at most {MAX_PRESENTED} are looked at; send the leaf and its intermediates only")]
+    #[error(
+        "{0} certificates were presented, at most {MAX_PRESENTED} are looked at; send the leaf and its intermediates only"
+    )]
     TooMany(usize),
     #[error("the presented certificates have {0} bytes, at most {MAX_PRESENTED_BYTES} are looked at")]
     TooLarge(usize),
@@ -34,13 +36,17 @@ pub enum Distrust {
     Unreadable(#[from] CertificateError),
     #[error("there is no trusted CA to judge by; add its certificate to trusted_cas")]
     NoAuthorities,
-    #[error("no trusted CA vouches for it: the issuer {0} is neither trusted nor among the presented certificates; add that CA to trusted_cas or send the missing intermediate")]
+    #[error(
+        "no trusted CA vouches for it: the issuer {0} is neither trusted nor among the presented certificates; add that CA to trusted_cas or send the missing intermediate"
+    )]
     UnknownIssuer(String),
     #[error("it has expired, or a CA above it has")]
     Expired,
     #[error("it is not yet valid, or a CA above it is not")]
     NotYetValid,
-    #[error("it is marked as a CA (CA:TRUE), which a client certificate may not be; make it with basicConstraints=CA:FALSE")]
+    #[error(
+        "it is marked as a CA (CA:TRUE), which a client certificate may not be; make it with basicConstraints=CA:FALSE"
+    )]
     IsCa,
     #[error("its extended key usage lacks clientAuth; ask the CA for a certificate with clientAuth")]
     NoClientAuth,
@@ -57,7 +63,9 @@ pub enum Distrust {
 pub enum Unfit {
     #[error("{0}")]
     Unreadable(#[from] CertificateError),
-    #[error("{0} is not a CA (basicConstraints CA:TRUE is missing): whatever is trusted here may issue certificates for any name")]
+    #[error(
+        "{0} is not a CA (basicConstraints CA:TRUE is missing): whatever is trusted here may issue certificates for any name"
+    )]
     NotCa(String),
     #[error("{0} may not sign certificates (its key usage lacks keyCertSign)")]
     MayNotSign(String),
@@ -102,14 +110,12 @@ impl Trust {
         let (leaf, others) = chain.split_first().ok_or(Distrust::Nothing)?;
         bounded(chain)?;
         let read = Certificate::from_der(leaf)?;
-        let intermediates = self.usable(others);
+        let intermediates = usable(others);
         namesakes(&intermediates)?;
         let inner = self.inner.as_ref().ok_or(Distrust::NoAuthorities)?;
         let ders: Vec<_> = intermediates.iter().map(|one| one.der.clone()).collect();
         let time = UnixTime::since_unix_epoch(Duration::from_secs(now.try_into().unwrap_or_default()));
-        inner
-            .verify_client_cert(leaf, &ders, time)
-            .map_err(|error| self.explain(&error, &read, &intermediates, now))?;
+        inner.verify_client_cert(leaf, &ders, time).map_err(|error| explain(&error, &read, &intermediates, now))?;
         self.anchored(&read, &intermediates, now)?;
         fit_as_client(&read)?;
         Ok(read)
@@ -122,39 +128,6 @@ impl Trust {
         let anchors = self.authorities.iter().filter(|ca| names().any(|name| *name == ca.subject_der));
         let mut dates = anchors.map(|ca| (ca.not_before..=ca.not_after).contains(&now));
         if dates.any(|current| current) { Ok(()) } else { Err(Distrust::Expired) }
-    }
-
-    /// Drops what cannot be part of a path: entries that are no certificates and those that may not
-    /// sign. The path chosen is not reported afterwards, so an unfit one must not be there at all.
-    fn usable(&self, presented: &[CertificateDer<'_>]) -> Vec<Certificate> {
-        let read = presented.iter().filter_map(|der| Certificate::from_der(der).ok());
-        read.filter(|one| one.is_ca && one.usages.key_cert_sign != Some(false)).collect()
-    }
-
-    fn explain(&self, error: &rustls::Error, leaf: &Certificate, others: &[Certificate], now: i64) -> Distrust {
-        let rustls::Error::InvalidCertificate(cause) = error else { return Distrust::Path(error.to_string()) };
-        match cause {
-            PathError::Expired | PathError::ExpiredContext { .. } => Distrust::Expired,
-            PathError::NotValidYet | PathError::NotValidYetContext { .. } => Distrust::NotYetValid,
-            PathError::InvalidPurpose | PathError::InvalidPurposeContext { .. } => Distrust::NoClientAuth,
-            PathError::UnknownIssuer if leaf.not_after < now => Distrust::Expired,
-            PathError::UnknownIssuer => Distrust::UnknownIssuer(self.missing(leaf, others)),
-            PathError::Other(_) if leaf.is_ca => Distrust::IsCa,
-            other => Distrust::Path(format!("{other:?}")),
-        }
-    }
-
-    /// The first issuer on the way up that nobody presented and nobody trusts.
-    fn missing(&self, leaf: &Certificate, others: &[Certificate]) -> String {
-        let mut at = leaf;
-        for _ in 0..MAX_PRESENTED {
-            let above = others.iter().find(|one| one.subject_der == at.issuer_der && !one.self_issued());
-            match above {
-                Some(next) => at = next,
-                None => break,
-            }
-        }
-        at.issuer.clone()
     }
 
     pub fn hints(&self) -> &[DistinguishedName] {
@@ -200,6 +173,39 @@ fn bounded(chain: &[CertificateDer<'_>]) -> Result<(), Distrust> {
         (count, _) if count > MAX_PRESENTED => Err(Distrust::TooMany(count)),
         (_, bytes) if bytes > MAX_PRESENTED_BYTES => Err(Distrust::TooLarge(bytes)),
         _ => Ok(()),
+    }
+}
+
+/// Drops what cannot be part of a path: entries that are no certificates and those that may not
+/// sign. The path chosen is not reported afterwards, so an unfit one must not be there at all.
+fn usable(presented: &[CertificateDer<'_>]) -> Vec<Certificate> {
+    let read = presented.iter().filter_map(|der| Certificate::from_der(der).ok());
+    read.filter(|one| one.is_ca && one.usages.key_cert_sign != Some(false)).collect()
+}
+
+/// The first issuer on the way up that nobody presented and nobody trusts.
+fn missing(leaf: &Certificate, others: &[Certificate]) -> String {
+    let mut at = leaf;
+    for _ in 0..MAX_PRESENTED {
+        let above = others.iter().find(|one| one.subject_der == at.issuer_der && !one.self_issued());
+        match above {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    at.issuer.clone()
+}
+
+fn explain(error: &rustls::Error, leaf: &Certificate, others: &[Certificate], now: i64) -> Distrust {
+    let rustls::Error::InvalidCertificate(cause) = error else { return Distrust::Path(error.to_string()) };
+    match cause {
+        PathError::Expired | PathError::ExpiredContext { .. } => Distrust::Expired,
+        PathError::NotValidYet | PathError::NotValidYetContext { .. } => Distrust::NotYetValid,
+        PathError::InvalidPurpose | PathError::InvalidPurposeContext { .. } => Distrust::NoClientAuth,
+        PathError::UnknownIssuer if leaf.not_after < now => Distrust::Expired,
+        PathError::UnknownIssuer => Distrust::UnknownIssuer(missing(leaf, others)),
+        PathError::Other(_) if leaf.is_ca => Distrust::IsCa,
+        other => Distrust::Path(format!("{other:?}")),
     }
 }
 

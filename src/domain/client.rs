@@ -133,9 +133,9 @@ impl Clients {
                 Ok(Proof { client: client.clone(), key: key.clone() })
             }
             Credentials::Certificate { fingerprint, subject } => {
-                let (client, key) = self.by_certificate(fingerprint).ok_or_else(|| {
-                    Refusal::because(Reason::CertificateUnknown, format!("certificate {subject}"))
-                })?;
+                let (client, key) = self
+                    .by_certificate(fingerprint)
+                    .ok_or_else(|| Refusal::because(Reason::CertificateUnknown, format!("certificate {subject}")))?;
                 Ok(Proof { client: client.clone(), key: key.clone() })
             }
         }

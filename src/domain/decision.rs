@@ -185,7 +185,8 @@ mod tests {
     #[test]
     fn a_role_counts_only_if_token_and_instance_have_it() {
         let route = route(Authorization::UserRole(RoleName::parse("a").expect("a role")));
-        let outcome = |token: &[&str], instance: &[&str]| judge(&route, Some(&caller(token, instance)), None).map(|_| ());
+        let outcome =
+            |token: &[&str], instance: &[&str]| judge(&route, Some(&caller(token, instance)), None).map(|_| ());
         assert_eq!(outcome(&["a"], &["a", "b"]), Ok(()));
         let refused = outcome(&["b"], &["a", "b"]).expect_err("missing");
         assert_eq!((refused.reason, refused.scope.as_deref()), (Reason::RoleMissing, Some("it!b1.a")));

@@ -23,8 +23,14 @@ pub const MAX_BASIC: usize = 4096;
 #[derive(Debug)]
 pub enum Credentials {
     /// As they came, then form-decoded where that differs: senders disagree on RFC 6749, 2.3.1.
-    Secret { ids: Vec<String>, secrets: Vec<SecretString> },
-    Certificate { fingerprint: Digest, subject: String },
+    Secret {
+        ids: Vec<String>,
+        secrets: Vec<SecretString>,
+    },
+    Certificate {
+        fingerprint: Digest,
+        subject: String,
+    },
 }
 
 /// A sender that has proven itself, by which key.
@@ -104,7 +110,7 @@ fn form_decode(text: &str) -> Result<String, Refusal> {
     let malformed = || Refusal::from(Reason::ParameterMalformed);
     strict_percent(text)
         .then(|| text.replace('+', " "))
-        .and_then(|text| percent_decode_str(&text).decode_utf8().ok().map(|text| text.into_owned()))
+        .and_then(|text| percent_decode_str(&text).decode_utf8().ok().map(std::borrow::Cow::into_owned))
         .filter(|text| !text.contains('\0'))
         .ok_or_else(malformed)
 }

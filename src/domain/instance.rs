@@ -101,11 +101,15 @@ pub enum ParameterError {
     Name(#[from] super::name::BadName),
     #[error("token-validity is {0}; it must be between 3600 and 86400 seconds")]
     Validity(i64),
-    #[error("grant type `client_x509` is deprecated in the model and not offered here: use client_credentials, which takes certificates too")]
+    #[error(
+        "grant type `client_x509` is deprecated in the model and not offered here: use client_credentials, which takes certificates too"
+    )]
     ClientX509,
     #[error("grant type `{0}` is not offered: only client_credentials is, since no user takes part in these calls")]
     Grant(String),
-    #[error("certificate-bound access tokens are not part of this version; leave `certificate-bound-access-tokens` out or set it to false")]
+    #[error(
+        "certificate-bound access tokens are not part of this version; leave `certificate-bound-access-tokens` out or set it to false"
+    )]
     BoundTokens,
     #[error("redirect-uris belong to the authorization code grant, which is not offered; leave them out")]
     RedirectUris,
@@ -176,10 +180,7 @@ impl Parameters {
 
     /// What is named in `self`, else what is named in `other`.
     pub fn or(self, other: Self) -> Self {
-        Self {
-            roles: self.roles.or(other.roles),
-            token_validity: self.token_validity.or(other.token_validity),
-        }
+        Self { roles: self.roles.or(other.roles), token_validity: self.token_validity.or(other.token_validity) }
     }
 
     /// Roles for a new instance of a plan.

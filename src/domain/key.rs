@@ -277,7 +277,9 @@ pub enum ImportError {
     NotAKey,
     #[error("the service key holds neither `clientsecret` nor `certificate`")]
     NoCredential,
-    #[error("the secret is not of the model's shape (<uuid>$<43 characters>=): only such random secrets may be kept as a digest; create a new key instead")]
+    #[error(
+        "the secret is not of the model's shape (<uuid>$<43 characters>=): only such random secrets may be kept as a digest; create a new key instead"
+    )]
     WeakSecret,
     #[error("the clientid is not printable ASCII of at most 256 characters")]
     ClientId,
@@ -361,7 +363,17 @@ mod tests {
         let shown = Shown::Secret(SecretString::from("s"));
         let key = key(Credential::Secret { digest: String::new() });
         let json = render(&instance(Plan::Destination), &key, &shown, &origin, &tenant);
-        let want = ["clientid", "clientsecret", "identityzone", "instanceid", "tenantid", "uaadomain", "uri", "url", "xsappname"];
+        let want = [
+            "clientid",
+            "clientsecret",
+            "identityzone",
+            "instanceid",
+            "tenantid",
+            "uaadomain",
+            "uri",
+            "url",
+            "xsappname",
+        ];
         assert_eq!(members(&json), want);
         assert_eq!(json["uaadomain"], "localhost:8443");
     }
@@ -388,7 +400,8 @@ mod tests {
     fn one_external_certificate_is_taken_and_a_chain_is_not() {
         let subject = ca::Subject { organization: "x", unit: None, common_name: "y" };
         let pem = ca::authority(&subject, ca::Validity::days(0, 1)).expect("made").certificate;
-        let parse = |pem: &str| Wanted::parse(&json!({"key-type": "certificate_external", "X.509": pem, "validity": 365}));
+        let parse =
+            |pem: &str| Wanted::parse(&json!({"key-type": "certificate_external", "X.509": pem, "validity": 365}));
         assert!(parse(&pem.replace('\n', "")).is_ok());
         assert_eq!(parse(&format!("{pem}{pem}")), Err(KeyError::ManyCertificates(2)));
     }

@@ -8,10 +8,8 @@ use serde::{Deserialize, Serialize};
 pub const DEFAULT_ROLE: &str = "ESBMessaging.send";
 
 /// Built-in roles with their descriptions.
-pub const BUILT_IN: [(&str, &str); 2] = [
-    (DEFAULT_ROLE, "call integration flows"),
-    ("API.invoke", "call published APIs"),
-];
+pub const BUILT_IN: [(&str, &str); 2] =
+    [(DEFAULT_ROLE, "call integration flows"), ("API.invoke", "call published APIs")];
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Role {

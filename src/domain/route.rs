@@ -92,9 +92,9 @@ impl Pattern {
             return Err(BadPattern::Segment);
         }
         let folded = path.to_ascii_lowercase();
-        let product = PRODUCT_PATHS.into_iter().find(|product| {
-            folded.strip_prefix(product).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        });
+        let product = PRODUCT_PATHS
+            .into_iter()
+            .find(|product| folded.strip_prefix(product).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
         match product {
             Some(path) => Err(BadPattern::Product(path)),
             None => Ok(Self { folded, below }),
@@ -159,8 +159,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn routes(patterns: &[&str]) -> Routes {
-        let backend =
-            Arc::new(Backend { name: "b".into(), servers: Vec::new(), timeout: Duration::from_secs(1) });
+        let backend = Arc::new(Backend { name: "b".into(), servers: Vec::new(), timeout: Duration::from_secs(1) });
         let route = |pattern: &&str| Route {
             name: (*pattern).to_owned(),
             pattern: Pattern::parse(pattern).expect("a pattern"),

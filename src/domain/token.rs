@@ -150,7 +150,11 @@ mod tests {
     use super::*;
 
     fn expected() -> Expected {
-        Expected { issuer: "https://x/oauth/token".into(), tenant: Tenant::new("demo", Some("z"), Some("it!b1")), leeway: 60 }
+        Expected {
+            issuer: "https://x/oauth/token".into(),
+            tenant: Tenant::new("demo", Some("z"), Some("it!b1")),
+            leeway: 60,
+        }
     }
 
     fn good() -> Value {
@@ -172,7 +176,8 @@ mod tests {
 
     #[test]
     fn each_claim_is_required_and_of_its_type() {
-        let wrong = [Value::Null, json!(true), json!({}), json!("x"), json!(1.5), json!([1]), json!(-1), json!(1_u64 << 41)];
+        let wrong =
+            [Value::Null, json!(true), json!({}), json!("x"), json!(1.5), json!([1]), json!(-1), json!(1_u64 << 41)];
         for name in ["jti", "iss", "aud", "zid", "iat", "exp", "cid", "client_id", "azp", "sub", "scope", "ext_attr"] {
             let mut claims = good();
             claims.as_object_mut().expect("an object").remove(name);

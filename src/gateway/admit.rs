@@ -36,7 +36,13 @@ pub struct Seen {
 
 impl Gateway {
     /// Judges a call. `seen` and `trail` tell how far it came, whatever the outcome.
-    pub fn admit(&self, tokens: &LaneTokens, call: &Call<'_>, seen: &mut Seen, trail: &mut Trail) -> Result<Permit, Refusal> {
+    pub fn admit(
+        &self,
+        tokens: &LaneTokens,
+        call: &Call<'_>,
+        seen: &mut Seen,
+        trail: &mut Trail,
+    ) -> Result<Permit, Refusal> {
         let now = self.clock.now();
         let epoch = self.state.epoch();
 
@@ -176,7 +182,8 @@ pub(super) fn judge(state: &State, verified: &Verified) -> Result<Arc<Caller>, R
         return Err(Reason::TokenRevoked.into());
     }
     let clients = state.clients.load();
-    let client = clients.find_instance(&claims.instance_id).filter(|client| client.instance.client_id == claims.client_id);
+    let client =
+        clients.find_instance(&claims.instance_id).filter(|client| client.instance.client_id == claims.client_id);
     let client = client.ok_or(Reason::ClientGone)?;
     client.key(&claims.key_id).ok_or(Reason::KeyGone)?;
     Ok(Arc::new(Caller::new(claims.clone(), &client.instance)?))

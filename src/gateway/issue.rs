@@ -44,7 +44,12 @@ pub enum Introspection {
 
 impl Gateway {
     /// Issues a token, or says why not. `client` names the sender as soon as it is known.
-    pub async fn issue(&self, sender: &Sender<'_>, client: &mut Option<String>, trail: &mut Trail) -> Result<Issued, Refusal> {
+    pub async fn issue(
+        &self,
+        sender: &Sender<'_>,
+        client: &mut Option<String>,
+        trail: &mut Trail,
+    ) -> Result<Issued, Refusal> {
         let now = self.clock.now();
         let settings = self.state.settings.load_full();
 
@@ -64,7 +69,8 @@ impl Gateway {
 
         // 5. signed by the key of the hour
         let key = self.state.keyring.load().signer(now).cloned();
-        let key = trail.of(Step::Sign, key.ok_or_else(|| Refusal::because(Reason::Internal, "there is no signing key")))?;
+        let key =
+            trail.of(Step::Sign, key.ok_or_else(|| Refusal::because(Reason::Internal, "there is no signing key")))?;
         let (jti, claims) = token::claims(&proof, &scopes, settings.tenant(), settings.issuer(), now);
         let header = json!({
             "alg": key.algorithm.name(),
@@ -77,7 +83,13 @@ impl Gateway {
     }
 
     /// Who sends a request to the token server: by secret, else by certificate.
-    fn authenticate(&self, sender: &Sender<'_>, parameters: &Parameters, settings: &Settings, now: i64) -> Result<Proof, Refusal> {
+    fn authenticate(
+        &self,
+        sender: &Sender<'_>,
+        parameters: &Parameters,
+        settings: &Settings,
+        now: i64,
+    ) -> Result<Proof, Refusal> {
         let certificate = sender.peer.certificate.as_deref();
         let shown: Option<(Digest, &str)> = certificate.map(|one| (one.leaf.fingerprint, one.leaf.subject.as_str()));
         let offered = grant::offered(sender.authorization, parameters, shown)?;
@@ -92,7 +104,12 @@ impl Gateway {
     }
 
     /// Tells an authenticated client whether a token is good at this moment.
-    pub fn introspect(&self, sender: &Sender<'_>, client: &mut Option<String>, trail: &mut Trail) -> Result<Introspection, Refusal> {
+    pub fn introspect(
+        &self,
+        sender: &Sender<'_>,
+        client: &mut Option<String>,
+        trail: &mut Trail,
+    ) -> Result<Introspection, Refusal> {
         let (parameters, proof) = self.known_sender(sender, trail)?;
         *client = Some(proof.client.instance.client_id.clone());
         let token = trail.of(Step::Request, presented(&parameters))?;
@@ -103,13 +120,19 @@ impl Gateway {
     }
 
     /// Revokes a token. One that is no good anyway is a success too (RFC 7009, 2.2).
-    pub async fn revoke(&self, sender: &Sender<'_>, client: &mut Option<String>, trail: &mut Trail) -> Result<(), Refusal> {
+    pub async fn revoke(
+        &self,
+        sender: &Sender<'_>,
+        client: &mut Option<String>,
+        trail: &mut Trail,
+    ) -> Result<(), Refusal> {
         let (parameters, proof) = self.known_sender(sender, trail)?;
         let instance = &proof.client.instance;
         *client = Some(instance.client_id.clone());
         let token = trail.of(Step::Request, presented(&parameters))?;
         let Ok(claims) = self.live(token) else { return Ok(()) };
-        let allowed = claims.client_id == instance.client_id || instance.roles.iter().any(|role| role.as_str() == REVOKE_ROLE);
+        let allowed =
+            claims.client_id == instance.client_id || instance.roles.iter().any(|role| role.as_str() == REVOKE_ROLE);
         trail.of(Step::Role, if allowed { Ok(()) } else { Err(Reason::RevokeForeign.into()) })?;
         // kept until the leeway of every verifier has passed too
         let expires = claims.expires + 600;

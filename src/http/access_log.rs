@@ -8,7 +8,7 @@ use crate::domain::trail::Verdict;
 use http::{HeaderValue, Version};
 use jiff::Timestamp;
 use serde::Serialize;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ const WAITING: usize = 256;
 /// A lane's log.
 pub struct AccessLog {
     block: RefCell<Vec<u8>>,
+    lines: Cell<u64>,
     writer: LogWriter,
 }
 
@@ -110,13 +111,14 @@ struct Fields<'a> {
 
 impl AccessLog {
     pub fn new(writer: LogWriter) -> Self {
-        Self { block: RefCell::new(Vec::with_capacity(BLOCK + 1024)), writer }
+        Self { block: RefCell::new(Vec::with_capacity(BLOCK + 1024)), lines: Cell::new(0), writer }
     }
 
     pub fn write(&self, line: &Line<'_>) {
         let mut block = self.block.borrow_mut();
         if serde_json::to_writer(&mut *block, &fields(line)).is_ok() {
             block.push(b'\n');
+            self.lines.set(self.lines.get() + 1);
         }
         let full = block.len() >= BLOCK;
         drop(block);
@@ -131,9 +133,8 @@ impl AccessLog {
             return;
         }
         let full = std::mem::replace(&mut *block, Vec::with_capacity(BLOCK + 1024));
-        if let Err(error) = self.writer.blocks.try_send(full) {
-            let (std::sync::mpsc::TrySendError::Full(lost) | std::sync::mpsc::TrySendError::Disconnected(lost)) = error;
-            let lines = lost.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let lines = self.lines.take();
+        if self.writer.blocks.try_send(full).is_err() {
             self.writer.dropped.fetch_add(lines, Ordering::Relaxed);
         }
     }

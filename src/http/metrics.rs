@@ -26,12 +26,36 @@ impl Registry {
         let duration = Matcher::Full("http_server_request_duration_seconds".into());
         let builder = PrometheusBuilder::new().set_buckets_for_metric(duration, &SECONDS).ok()?;
         let recorder = builder.build_recorder();
-        recorder.describe_histogram("http_server_request_duration_seconds".into(), None, "from the request's head to the answer's last byte".into());
-        recorder.describe_counter("flowgate_decisions_total".into(), None, "calls by route, decision and inner reason".into());
-        recorder.describe_counter("flowgate_token_requests_total".into(), None, "requests to the token server by endpoint, result and inner reason".into());
-        recorder.describe_counter("flowgate_access_log_dropped_total".into(), None, "log lines lost because the writer was too slow".into());
-        recorder.describe_gauge("flowgate_config_last_reload_successful".into(), None, "1 if the configuration on disk is the one in use".into());
-        recorder.describe_gauge("flowgate_config_last_reload_timestamp_seconds".into(), None, "when the configuration was last taken".into());
+        recorder.describe_histogram(
+            "http_server_request_duration_seconds".into(),
+            None,
+            "from the request's head to the answer's last byte".into(),
+        );
+        recorder.describe_counter(
+            "flowgate_decisions_total".into(),
+            None,
+            "calls by route, decision and inner reason".into(),
+        );
+        recorder.describe_counter(
+            "flowgate_token_requests_total".into(),
+            None,
+            "requests to the token server by endpoint, result and inner reason".into(),
+        );
+        recorder.describe_counter(
+            "flowgate_access_log_dropped_total".into(),
+            None,
+            "log lines lost because the writer was too slow".into(),
+        );
+        recorder.describe_gauge(
+            "flowgate_config_last_reload_successful".into(),
+            None,
+            "1 if the configuration on disk is the one in use".into(),
+        );
+        recorder.describe_gauge(
+            "flowgate_config_last_reload_timestamp_seconds".into(),
+            None,
+            "when the configuration was last taken".into(),
+        );
         Some(Self(Arc::new(recorder)))
     }
 
@@ -117,12 +141,17 @@ impl Metrics {
         let status = labels.status.to_string();
         let (decision, route) = match labels.endpoint {
             Some(endpoint) => {
-                let names = vec![Label::new("endpoint", endpoint), Label::new("result", result), Label::new("reason", reason)];
+                let names =
+                    vec![Label::new("endpoint", endpoint), Label::new("result", result), Label::new("reason", reason)];
                 (self.registry.counter("flowgate_token_requests_total", names), endpoint.to_owned())
             }
             None => {
                 let route = labels.route.clone().unwrap_or_else(|| "none".into());
-                let names = vec![Label::new("route", route.clone()), Label::new("decision", result), Label::new("reason", reason)];
+                let names = vec![
+                    Label::new("route", route.clone()),
+                    Label::new("decision", result),
+                    Label::new("reason", reason),
+                ];
                 (self.registry.counter("flowgate_decisions_total", names), route)
             }
         };

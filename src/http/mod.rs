@@ -20,8 +20,8 @@ use access_log::AccessLog;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use metrics::Metrics;
-use observe::{Observe, Observed};
 pub use observe::ReplyBody;
+use observe::{Observe, Observed};
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -125,5 +125,5 @@ impl tower::Service<Inbound> for Dispatch {
 /// these is no published path either, since routes cannot be there.
 fn product(path: &str) -> bool {
     let below = |own: &&str| path.strip_prefix(*own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    PRODUCT_PATHS.iter().any(|own| below(&own))
+    PRODUCT_PATHS.iter().any(below)
 }

@@ -227,7 +227,8 @@ impl<F> Drop for Watching<F> {
     fn drop(&mut self) {
         if let Some(mut account) = self.account.take() {
             account.status = GONE;
-            let mut gone = Watched { inner: ReplyBody::Own(Full::default()), bytes: 0, account: Some(account), upload: None };
+            let mut gone =
+                Watched { inner: ReplyBody::Own(Full::default()), bytes: 0, account: Some(account), upload: None };
             gone.close(false);
         }
     }

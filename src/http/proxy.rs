@@ -29,11 +29,21 @@ pub async fn serve(lane: &Lane, peer: &Peer, inbound: Inbound) -> Outcome {
     Outcome { response, told, upload }
 }
 
-async fn answer(lane: &Lane, parts: Parts, upload: Option<Rc<Upload>>, journey: &Journey<'_>, told: &mut Told) -> Result<Response<Answer>, Refusal> {
+async fn answer(
+    lane: &Lane,
+    parts: Parts,
+    upload: Option<Rc<Upload>>,
+    journey: &Journey<'_>,
+    told: &mut Told,
+) -> Result<Response<Answer>, Refusal> {
     let length = upload.as_ref().map_or(Some(0), |upload| upload.length());
     let call = Call { peer: journey.peer, method: &parts.method, uri: &parts.uri, headers: &parts.headers, length };
     let permit = lane.gateway.admit(&lane.tokens, &call, &mut told.seen, &mut told.trail)?;
     let outcome = lane.forwarder.forward(permit, parts, upload, journey).await;
-    let step = if matches!(&outcome, Err(refusal) if refusal.reason == Reason::BodyTooLarge) { Step::Size } else { Step::Forward };
+    let step = if matches!(&outcome, Err(refusal) if refusal.reason == Reason::BodyTooLarge) {
+        Step::Size
+    } else {
+        Step::Forward
+    };
     told.trail.of(step, outcome)
 }

@@ -29,7 +29,9 @@ pub fn refusal(door: Door, refusal: &Refusal, request_id: &HeaderValue) -> Short
         Door::Gateway => problem(status, row.code, request_id),
     };
     let challenge = match door {
-        Door::TokenServer if row.status == 401 => Some(HeaderValue::from_static("Basic realm=\"flowgate\", charset=\"UTF-8\"")),
+        Door::TokenServer if row.status == 401 => {
+            Some(HeaderValue::from_static("Basic realm=\"flowgate\", charset=\"UTF-8\""))
+        }
         Door::TokenServer => None,
         Door::Gateway => bearer_challenge(row.status, row.code, refusal.scope.as_deref()),
     };
@@ -108,16 +110,16 @@ mod tests {
     use super::*;
     use crate::domain::reason::Reason;
 
-    fn told(door: Door, what: Refusal) -> (u16, Option<String>) {
-        let response = refusal(door, &what, &HeaderValue::from_static("id"));
+    fn told(door: Door, what: impl Into<Refusal>) -> (u16, Option<String>) {
+        let response = refusal(door, &what.into(), &HeaderValue::from_static("id"));
         let challenge = response.headers().get(header::WWW_AUTHENTICATE);
         (response.status().as_u16(), challenge.map(|value| value.to_str().expect("text").to_owned()))
     }
 
     #[test]
     fn challenges_follow_rfc_6750() {
-        assert_eq!(told(Door::Gateway, Reason::TokenMissing.into()), (401, Some("Bearer realm=\"flowgate\"".into())));
-        let (status, challenge) = told(Door::Gateway, Reason::TokenExpired.into());
+        assert_eq!(told(Door::Gateway, Reason::TokenMissing), (401, Some("Bearer realm=\"flowgate\"".into())));
+        let (status, challenge) = told(Door::Gateway, Reason::TokenExpired);
         assert_eq!(status, 401);
         assert!(challenge.expect("a challenge").contains("error=\"invalid_token\""));
         let scope = Some("it!b1.a".to_owned());
@@ -125,21 +127,25 @@ mod tests {
         let challenge = challenge.expect("a challenge");
         assert_eq!(status, 403);
         assert!(challenge.contains("error=\"insufficient_scope\"") && challenge.ends_with("scope=\"it!b1.a\""));
-        assert_eq!(told(Door::Gateway, Reason::NoRoute.into()), (404, None));
+        assert_eq!(told(Door::Gateway, Reason::NoRoute), (404, None));
     }
 
     #[test]
     fn the_token_server_challenges_with_basic_on_401_only() {
-        let (status, challenge) = told(Door::TokenServer, Reason::SecretWrong.into());
+        let (status, challenge) = told(Door::TokenServer, Reason::SecretWrong);
         assert_eq!(status, 401);
         assert!(challenge.expect("a challenge").starts_with("Basic "));
-        assert_eq!(told(Door::TokenServer, Reason::GrantMissing.into()), (400, None));
+        assert_eq!(told(Door::TokenServer, Reason::GrantMissing), (400, None));
     }
 
     #[test]
     fn details_for_the_log_never_reach_the_caller() {
         for door in [Door::Gateway, Door::TokenServer] {
-            let response = refusal(door, &Refusal::because(Reason::SecretWrong, "instance orders"), &HeaderValue::from_static("id"));
+            let response = refusal(
+                door,
+                &Refusal::because(Reason::SecretWrong, "instance orders"),
+                &HeaderValue::from_static("id"),
+            );
             assert!(!format!("{response:?}").contains("orders"));
         }
     }

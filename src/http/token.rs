@@ -86,19 +86,19 @@ struct Read {
 
 impl Read {
     /// Of the one content type that has parameters.
-    fn new(request: Request) -> Result<Self, (Context, Refusal)> {
+    fn new(request: Request) -> Result<Self, Box<(Context, Refusal)>> {
         let (mut parts, _) = request.into_parts();
         let context = parts.extensions.remove::<Context>().expect("every request to the router carries its context");
         let bytes = match &context.body {
             Ok(bytes) => bytes.to_vec(),
-            Err(refusal) => return Err((context.clone(), refusal.clone())),
+            Err(refusal) => return Err(Box::new((context.clone(), refusal.clone()))),
         };
         if !bytes.is_empty() && !is_form(&parts.headers) {
-            return Err((context, Reason::ContentType.into()));
+            return Err(Box::new((context, Reason::ContentType.into())));
         }
         match String::from_utf8(bytes) {
             Ok(body) => Ok(Self { parts, context, body }),
-            Err(_) => Err((context, Reason::ParameterMalformed.into())),
+            Err(_) => Err(Box::new((context, Reason::ParameterMalformed.into()))),
         }
     }
 
@@ -109,7 +109,12 @@ impl Read {
             return Err(Reason::ClientAuthTwice.into());
         }
         let authorization = first.map(HeaderValue::to_str).transpose().map_err(|_| Reason::BasicMalformed)?;
-        Ok(Sender { peer: &self.context.peer, authorization, query: self.parts.uri.query().unwrap_or_default(), body: &self.body })
+        Ok(Sender {
+            peer: &self.context.peer,
+            authorization,
+            query: self.parts.uri.query().unwrap_or_default(),
+            body: &self.body,
+        })
     }
 }
 
@@ -126,13 +131,20 @@ fn is_form(headers: &HeaderMap) -> bool {
 }
 
 /// Runs a use case and turns either outcome into a response.
-async fn run<T, F>(gateway: Arc<Gateway>, request: Request, endpoint: &'static str, case: impl FnOnce(Arc<Gateway>, Read, Told) -> F, answer: impl FnOnce(T) -> Short) -> Response
+async fn run<T, F>(
+    gateway: Arc<Gateway>,
+    request: Request,
+    endpoint: &'static str,
+    case: impl FnOnce(Arc<Gateway>, Read, Told) -> F,
+    answer: impl FnOnce(T) -> Short,
+) -> Response
 where
     F: Future<Output = (Told, Result<T, Refusal>)>,
 {
     let read = match Read::new(request) {
         Ok(read) => read,
-        Err((context, refusal)) => {
+        Err(refused) => {
+            let (context, refusal) = *refused;
             let told = Told { endpoint: Some(endpoint), ..Told::default() };
             return refuse(&context, told, refusal);
         }

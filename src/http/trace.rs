@@ -29,7 +29,9 @@ impl Ids {
         let traceparent = own(TRACEPARENT).filter(|value| sane_trace(value)).cloned();
         (
             request_id.unwrap_or_else(|| made(format_args!("{:016x}-{count:016x}", self.start))),
-            traceparent.unwrap_or_else(|| made(format_args!("00-{:016x}{count:016x}-{:016x}-01", self.trace, count | 1 << 63))),
+            traceparent.unwrap_or_else(|| {
+                made(format_args!("00-{:016x}{count:016x}-{:016x}-01", self.trace, count | 1 << 63))
+            }),
         )
     }
 }
@@ -52,7 +54,11 @@ fn sane_trace(value: &HeaderValue) -> bool {
     let hex = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     let zero = |part: &str| part.bytes().all(|byte| byte == b'0');
     let lengths: Vec<_> = parts.iter().map(|part| part.len()).collect();
-    lengths == [2, 32, 16, 2] && parts.iter().all(|part| hex(part)) && parts[0] != "ff" && !zero(parts[1]) && !zero(parts[2])
+    lengths == [2, 32, 16, 2]
+        && parts.iter().all(|part| hex(part))
+        && parts[0] != "ff"
+        && !zero(parts[1])
+        && !zero(parts[2])
 }
 
 #[cfg(test)]

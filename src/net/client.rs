@@ -40,7 +40,12 @@ pub struct ClientAuth {
 
 /// Posts a request and reads the whole answer, within time and size. Trusts `cas`, or the system's
 /// CAs where there are none.
-pub async fn send(url: &Url, mut request: Request<Full<Bytes>>, cas: &[CertificateDer<'static>], auth: Option<ClientAuth>) -> Result<(StatusCode, Bytes), ClientError> {
+pub async fn send(
+    url: &Url,
+    mut request: Request<Full<Bytes>>,
+    cas: &[CertificateDer<'static>],
+    auth: Option<ClientAuth>,
+) -> Result<(StatusCode, Bytes), ClientError> {
     let bad = || ClientError::Address(url.to_string());
     let host = url.host_str().filter(|_| url.scheme() == "https").ok_or_else(bad)?;
     let name = ServerName::try_from(host.to_owned()).map_err(|_| bad())?;

@@ -40,7 +40,13 @@ impl Forwarder {
     }
 
     /// Sends the request and returns the head of the answer with its body still under way.
-    pub async fn forward(&self, permit: Permit, mut parts: request::Parts, upload: Option<Rc<Upload>>, journey: &Journey<'_>) -> Result<Response<Answer>, Refusal> {
+    pub async fn forward(
+        &self,
+        permit: Permit,
+        mut parts: request::Parts,
+        upload: Option<Rc<Upload>>,
+        journey: &Journey<'_>,
+    ) -> Result<Response<Answer>, Refusal> {
         let backend = permit.backend().clone();
         let body = Outgoing::new(upload.clone(), permit.max_body());
         headers::to_backend(
@@ -69,7 +75,12 @@ impl Forwarder {
         Ok(response.map(|body| Answer::new(body, lent)))
     }
 
-    async fn send(&self, backend: &Backend, target: &PathAndQuery, mut request: Request<Outgoing>) -> Result<(Response<Incoming>, Lent), Refusal> {
+    async fn send(
+        &self,
+        backend: &Backend,
+        target: &PathAndQuery,
+        mut request: Request<Outgoing>,
+    ) -> Result<(Response<Incoming>, Lent), Refusal> {
         let failed = |reason, detail: String| Refusal::because(reason, format!("backend {}: {detail}", backend.name));
         // an idle connection may have ended unnoticed: then the request was not sent and comes back
         for _ in 0..=2 {

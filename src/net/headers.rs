@@ -42,7 +42,7 @@ pub struct Introduction<'a> {
 /// Rewrites the head of a request for the backend. The body's framing is set by the caller.
 pub fn to_backend(parts: &mut request::Parts, intro: &Introduction<'_>) {
     let host = host(parts);
-    let came_forwarded = intro.peer.trusted.then(|| Forwarded::of(&parts.headers)).unwrap_or_default();
+    let came_forwarded = if intro.peer.trusted { Forwarded::of(&parts.headers) } else { Forwarded::default() };
     strip_hop_by_hop(&mut parts.headers);
     strip_identity(&mut parts.headers);
     let headers = &mut parts.headers;
@@ -51,7 +51,7 @@ pub fn to_backend(parts: &mut request::Parts, intro: &Introduction<'_>) {
         headers.remove(header::AUTHORIZATION);
     }
     let scheme = HeaderValue::from_static(if intro.peer.secure { "https" } else { "http" });
-    headers.insert(X_FORWARDED_FOR, chain(came_forwarded.chain, intro.peer));
+    headers.insert(X_FORWARDED_FOR, chain(came_forwarded.chain.as_ref(), intro.peer));
     headers.insert(X_FORWARDED_PROTO, came_forwarded.proto.unwrap_or(scheme));
     headers.insert(X_FORWARDED_PORT, came_forwarded.port.unwrap_or_else(|| HeaderValue::from(intro.peer.local_port)));
     if let Some(host) = came_forwarded.host.or(host) {
@@ -107,9 +107,9 @@ impl Forwarded {
     }
 }
 
-fn chain(before: Option<HeaderValue>, peer: &Peer) -> HeaderValue {
+fn chain(before: Option<&HeaderValue>, peer: &Peer) -> HeaderValue {
     let mut text = String::with_capacity(48);
-    if let Some(before) = before.as_ref().and_then(|value| value.to_str().ok()) {
+    if let Some(before) = before.and_then(|value| value.to_str().ok()) {
         let _ = write!(text, "{before}, ");
     }
     let _ = write!(text, "{}", peer.address.ip().to_canonical());
@@ -136,7 +136,10 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Fields that `Connection` may not take away: they are about the message, not the hop.
 fn end_to_end(name: &HeaderName) -> bool {
-    matches!(*name, header::HOST | header::CONTENT_LENGTH | header::CONTENT_TYPE | header::AUTHORIZATION | header::COOKIE)
+    matches!(
+        *name,
+        header::HOST | header::CONTENT_LENGTH | header::CONTENT_TYPE | header::AUTHORIZATION | header::COOKIE
+    )
 }
 
 /// Removes every field that could be taken for the gateway's own word, its twins with underscores
@@ -201,7 +204,13 @@ mod tests {
         let (id, trace) = (HeaderValue::from_static("id-1"), HeaderValue::from_static("00-a-b-01"));
         let identity = Identity { client_id: HeaderValue::from_static("sb-1"), roles: HeaderValue::from_static("a,b") };
         let peer = peer(trusted);
-        let intro = Introduction { peer: &peer, request_id: &id, traceparent: &trace, identity: Some(&identity), keep_token: false };
+        let intro = Introduction {
+            peer: &peer,
+            request_id: &id,
+            traceparent: &trace,
+            identity: Some(&identity),
+            keep_token: false,
+        };
         to_backend(&mut parts, &intro);
         parts.headers
     }
@@ -209,8 +218,18 @@ mod tests {
     #[test]
     fn identity_sent_by_a_client_never_arrives() {
         for name in [
-            "X-Auth-Client-Id", "x_auth_client_id", "X-AUTH_ROLES", "SapAuthenticatedUserName", "sap_authenticated_user_name",
-            "X-Forwarded-Client-Cert", "client-cert", "CamelHttpUri", "camelExecCommand", "X-Forwarded-For", "forwarded", "X_Request_Id",
+            "X-Auth-Client-Id",
+            "x_auth_client_id",
+            "X-AUTH_ROLES",
+            "SapAuthenticatedUserName",
+            "sap_authenticated_user_name",
+            "X-Forwarded-Client-Cert",
+            "client-cert",
+            "CamelHttpUri",
+            "camelExecCommand",
+            "X-Forwarded-For",
+            "forwarded",
+            "X_Request_Id",
             "x-forwarded_host",
         ] {
             let headers = rewritten(&[(name, "evil")], false);
@@ -247,7 +266,14 @@ mod tests {
     #[test]
     fn hop_by_hop_fields_and_what_connection_lists_stay_behind() {
         let headers = rewritten(
-            &[("connection", "x-drop, content-type, x-auth-roles"), ("x-drop", "1"), ("te", "trailers"), ("upgrade", "h2c"), ("content-type", "text/plain"), ("keep-alive", "1")],
+            &[
+                ("connection", "x-drop, content-type, x-auth-roles"),
+                ("x-drop", "1"),
+                ("te", "trailers"),
+                ("upgrade", "h2c"),
+                ("content-type", "text/plain"),
+                ("keep-alive", "1"),
+            ],
             false,
         );
         for name in ["connection", "x-drop", "te", "upgrade", "keep-alive"] {

@@ -101,8 +101,12 @@ where
                     let certificate = certificate(&stream);
                     run(&http, stream, service(Rc::new(Peer { certificate, ..peer })), watcher).await;
                 }
-                Ok(Err(error)) => tracing::info!(target: "flowgate::handshake", peer = %peer.address, %error, "handshake failed"),
-                Err(_) => tracing::info!(target: "flowgate::handshake", peer = %peer.address, "handshake took too long"),
+                Ok(Err(error)) => {
+                    tracing::info!(target: "flowgate::handshake", peer = %peer.address, %error, "handshake failed");
+                }
+                Err(_) => {
+                    tracing::info!(target: "flowgate::handshake", peer = %peer.address, "handshake took too long");
+                }
             }
         });
     }
@@ -114,7 +118,10 @@ where
 
 /// The next connection, once there is room for one. Out of descriptors, it waits a little: the
 /// listening socket would be ready again at once and spin.
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let permit = room.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, address)) => {
@@ -146,11 +153,7 @@ fn certificate(stream: &TlsStream<TcpStream>) -> Option<Arc<PeerCertificate>> {
 /// missing timer would switch off.
 fn http_builder(limits: &Limits) -> auto::Builder<LaneExecutor> {
     let mut builder = auto::Builder::new(LaneExecutor);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_time)
-        .max_buf_size(limits.header_bytes);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_time).max_buf_size(limits.header_bytes);
     // hyper parses its own default of 100 on the stack, any set number on the heap
     if limits.header_count != 100 {
         builder.http1().max_headers(limits.header_count);

@@ -39,6 +39,8 @@ pub struct Control {
     pub registry: Registry,
     pub log: LogWriter,
     pub stop: CancellationToken,
+    /// What was read last, good or bad.
+    pub seen: Digest,
     /// Held as long as this loop runs.
     #[expect(dead_code, reason = "holding it is its use")]
     pub lock: ServeLock,
@@ -49,9 +51,11 @@ impl Control {
         let mut follower = None;
         let mut watch = Watch::new();
         let mut hangup = signal(SignalKind::hangup()).ok();
-        let mut fingerprint = self.cover(&mut watch);
+        self.cover(&mut watch);
         let (mut follow, mut upkeep, mut files) = (every(FOLLOW), every(UPKEEP), every(POLL_FILES));
         self.note_reload(true);
+        // what changed between the load and the watch has no event
+        self.reload(&mut watch, false);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -61,13 +65,10 @@ impl Control {
                 _ = upkeep.tick() => self.upkeep().await,
                 Some(()) = watch.events.recv() => {
                     tokio::time::sleep(SETTLE).await;
-                    self.reload_if_changed(&mut fingerprint, &mut watch).await;
+                    self.reload(&mut watch, false);
                 }
-                _ = files.tick() => self.reload_if_changed(&mut fingerprint, &mut watch).await,
-                () = next(&mut hangup) => {
-                    self.reload().await;
-                    fingerprint = self.cover(&mut watch);
-                }
+                _ = files.tick() => self.reload(&mut watch, false),
+                () = next(&mut hangup) => self.reload(&mut watch, true),
             }
         }
         self.health.draining.store(true, Ordering::Relaxed);
@@ -92,7 +93,7 @@ impl Control {
             Ok(true) => self.catch_up().await,
             Ok(false) => self.store_answers(),
             Err(error) => {
-                self.store_fails(&error);
+                store_fails(&error);
                 *follower = None;
             }
         }
@@ -115,10 +116,6 @@ impl Control {
         self.health.store_seen.store(self.site.gateway().clock.now(), Ordering::Relaxed);
     }
 
-    fn store_fails(&self, error: &StoreError) {
-        tracing::error!(%error, "the store does not answer; the state read last stays in use");
-    }
-
     /// Writes revocations down, applies them here, then tells who waits. Several that wait are
     /// committed as one.
     async fn revoke(&mut self, first: Revoke) {
@@ -131,7 +128,7 @@ impl Control {
         }
         let written = self.write(&batch).await;
         if let Err(error) = &written {
-            self.store_fails(error);
+            store_fails(error);
         }
         self.catch_up().await;
         for request in batch {
@@ -166,26 +163,19 @@ impl Control {
         }
     }
 
-    fn cover(&self, watch: &mut Watch) -> Digest {
-        let config = self.site.config();
-        watch.cover(&self.source, config.as_deref());
-        self.source.fingerprint(config.as_deref())
+    fn cover(&self, watch: &mut Watch) {
+        watch.cover(&self.source, self.site.config().as_deref());
     }
 
-    async fn reload_if_changed(&mut self, fingerprint: &mut Digest, watch: &mut Watch) {
-        let config = self.site.config();
-        let seen = self.source.fingerprint(config.as_deref());
-        if seen != *fingerprint {
-            *fingerprint = seen;
-            if self.reload().await {
-                *fingerprint = self.cover(watch);
-            }
+    /// The whole file is checked first; a bad one changes nothing and says so. What has been seen
+    /// before is left alone unless a reload was asked for.
+    fn reload(&mut self, watch: &mut Watch, asked: bool) {
+        let loaded = self.source.load();
+        let seen = loaded.as_ref().map_or_else(|faults| faults.seen, |loaded| loaded.config.seen);
+        if std::mem::replace(&mut self.seen, seen) == seen && !asked {
+            return;
         }
-    }
-
-    /// The whole file is checked first; a bad one changes nothing and says so.
-    async fn reload(&mut self) -> bool {
-        let outcome = match self.source.load() {
+        let outcome = match loaded {
             Ok(loaded) => self.take(loaded.config).map_err(|error| error.to_string()),
             Err(faults) => Err(faults.summary()),
         };
@@ -194,7 +184,7 @@ impl Control {
             Ok(()) => tracing::info!("configuration reloaded"),
             Err(error) => tracing::error!(%error, "configuration not reloaded; the one in use stays"),
         }
-        self.health.config_current.load(Ordering::Relaxed)
+        self.cover(watch);
     }
 
     fn take(&mut self, config: Config) -> Result<(), Box<dyn std::error::Error>> {
@@ -220,6 +210,10 @@ impl Control {
             self.registry.gauge("flowgate_config_last_reload_timestamp_seconds").set(f64::from(now));
         }
     }
+}
+
+fn store_fails(error: &StoreError) {
+    tracing::error!(%error, "the store does not answer; the state read last stays in use");
 }
 
 fn every(period: Duration) -> Interval {

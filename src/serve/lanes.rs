@@ -46,7 +46,12 @@ impl Lanes {
     }
 
     /// Hands a socket to every lane.
-    pub fn listen(&self, socket: &TcpListener, shared: &Arc<Listening>, stop: &CancellationToken) -> std::io::Result<()> {
+    pub fn listen(
+        &self,
+        socket: &TcpListener,
+        shared: &Arc<Listening>,
+        stop: &CancellationToken,
+    ) -> std::io::Result<()> {
         for order in &self.orders {
             let listen = Listen { socket: socket.try_clone()?, shared: shared.clone(), stop: stop.clone() };
             if order.send(listen).is_err() {
@@ -68,7 +73,13 @@ impl Lanes {
     }
 }
 
-fn run(mut runtime: Builder, gateway: Arc<Gateway>, log: &LogWriter, registry: Registry, orders: UnboundedReceiver<Listen>) {
+fn run(
+    mut runtime: Builder,
+    gateway: Arc<Gateway>,
+    log: &LogWriter,
+    registry: Registry,
+    orders: UnboundedReceiver<Listen>,
+) {
     let runtime = match runtime.enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "a lane has no runtime"),

@@ -90,6 +90,7 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
         tracing::warn!("{}", warnings.to_string().trim_end());
     }
     let now = options.clock.now();
+    let seen = config.seen;
 
     // state: locked, opened, complete
     let lock = Store::lock(&config.store)?;
@@ -109,7 +110,8 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
 
     // addresses, all of them before anything is served
     let stop = CancellationToken::new();
-    let admin = crate::net::listen::bind(config.admin).map_err(|error| ServeError::Bind { address: config.admin, error })?;
+    let admin =
+        crate::net::listen::bind(config.admin).map_err(|error| ServeError::Bind { address: config.admin, error })?;
     let admin_address = admin.local_addr()?;
     let lanes = Lanes::start(options.lanes, &gateway, &log, &registry)?;
     let mut site = Site::new(gateway.clone(), lanes, stop.clone(), config.limits.connections);
@@ -122,7 +124,8 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
     let shutdown = stop.clone().cancelled_owned();
     tokio::spawn(async move { axum::serve(admin, app).with_graceful_shutdown(shutdown).await });
     let source = watch::Source { path: options.config_path, env: options.env };
-    let work = control::Control { store, mirror, site, requests, source, health, registry, log, stop: stop.clone(), lock };
+    let work =
+        control::Control { store, mirror, site, requests, source, health, registry, log, stop: stop.clone(), seen, lock };
     let control = tokio::spawn(work.run());
     Ok(Running { listeners, admin: admin_address, stop, control })
 }
@@ -144,7 +147,10 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         ("store.url", before.store.path != after.store.path),
         ("tenant", before.tenant != after.tenant),
         ("limits.token_cache", before.limits.token_cache != after.limits.token_cache),
-        ("limits.idle_backend_connections", before.limits.idle_backend_connections != after.limits.idle_backend_connections),
+        (
+            "limits.idle_backend_connections",
+            before.limits.idle_backend_connections != after.limits.idle_backend_connections,
+        ),
     ];
     changed.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
 }

@@ -62,13 +62,12 @@ impl Site {
         let mut fresh = Vec::new();
         for listener in &config.listeners {
             let tls = listener.tls.as_ref().map(|material| tls::server(material, trust.clone())).transpose()?;
-            let socket = match self.open.contains_key(&key(listener)) {
-                true => None,
-                false => {
-                    let failed = |error| ServeError::Bind { address: listener.address, error };
-                    self.release(listener);
-                    Some(bind(listener.address).map_err(failed)?)
-                }
+            let socket = if self.open.contains_key(&key(listener)) {
+                None
+            } else {
+                let failed = |error| ServeError::Bind { address: listener.address, error };
+                self.release(listener);
+                Some(bind(listener.address).map_err(failed)?)
             };
             fresh.push((listener, tls, socket));
         }
@@ -136,7 +135,13 @@ impl Site {
         open.shared.limits.store(Arc::new(config.limits));
     }
 
-    fn listen(&mut self, listener: &Listener, tls: Option<Arc<ServerConfig>>, socket: &std::net::TcpListener, config: &Config) -> Result<(), ServeError> {
+    fn listen(
+        &mut self,
+        listener: &Listener,
+        tls: Option<Arc<ServerConfig>>,
+        socket: &std::net::TcpListener,
+        config: &Config,
+    ) -> Result<(), ServeError> {
         let shared = Arc::new(Listening {
             tls: tls.map(ArcSwap::new),
             trusted_proxies: ArcSwap::from_pointee(listener.trusted_proxies.clone()),

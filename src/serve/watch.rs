@@ -2,7 +2,6 @@
 //! that catches what a watch misses.
 
 use crate::config::{self, Config, Loaded, fault::Faults};
-use crate::crypto::digest::{Digest, sha256};
 use notify::{RecursiveMode, Watcher};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,18 +16,6 @@ pub struct Source {
 impl Source {
     pub fn load(&self) -> Result<Loaded, Faults> {
         config::load(&self.path, &self.env)
-    }
-
-    /// A digest over everything that the configuration was made of.
-    pub fn fingerprint(&self, config: Option<&Config>) -> Digest {
-        let mut all = Vec::new();
-        for path in std::iter::once(&self.path).chain(config.iter().flat_map(|config| &config.watch)) {
-            for file in config::disk::certificate_files(path).unwrap_or_default() {
-                all.extend_from_slice(file.as_os_str().as_encoded_bytes());
-                all.extend_from_slice(&sha256(config::disk::text(&file).unwrap_or_default().as_bytes()));
-            }
-        }
-        sha256(&all)
     }
 }
 
@@ -48,7 +35,8 @@ impl Watch {
             let _ = sender.try_send(());
         };
         let watcher = notify::recommended_watcher(note);
-        let watcher = watcher.inspect_err(|error| tracing::warn!(%error, "files cannot be watched; they are polled")).ok();
+        let watcher =
+            watcher.inspect_err(|error| tracing::warn!(%error, "files cannot be watched; they are polled")).ok();
         Self { watcher, folders: BTreeSet::new(), events }
     }
 

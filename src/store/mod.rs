@@ -33,7 +33,9 @@ pub enum StoreError {
     InUse(PathBuf),
     #[error("the file {0} cannot be made or read: {1}")]
     File(PathBuf, std::io::Error),
-    #[error("the master key file {path} does not exist, but the store is sealed with master key {id}; put that key back in place")]
+    #[error(
+        "the master key file {path} does not exist, but the store is sealed with master key {id}; put that key back in place"
+    )]
     NoMasterKey { path: PathBuf, id: String },
     #[error(transparent)]
     Seal(#[from] SealError),

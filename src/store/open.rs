@@ -108,7 +108,7 @@ async fn check_pages(path: &Path, pool: &SqlitePool) -> Result<(), StoreError> {
 
 /// Damage is told apart from a store that merely does not answer.
 pub(super) fn classify(path: &Path, error: sqlx::Error) -> StoreError {
-    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
     // SQLITE_CORRUPT and SQLITE_NOTADB, with their extended codes
     let primary = code.parse::<u32>().map_or(0, |code| code & 0xff);
     let missing = error.as_database_error().is_some_and(|error| error.message().starts_with("no such"));
@@ -122,11 +122,12 @@ pub(super) fn classify(path: &Path, error: sqlx::Error) -> StoreError {
 async fn unlock(setting: &StoreSetting, pool: &SqlitePool) -> Result<Vault, StoreError> {
     let failed = |error| classify(&setting.path, error);
     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-    let row = sqlx::query("SELECT value FROM meta WHERE name = 'envelope'").fetch_optional(&mut *tx).await.map_err(failed)?;
+    let row =
+        sqlx::query("SELECT value FROM meta WHERE name = 'envelope'").fetch_optional(&mut *tx).await.map_err(failed)?;
     if let Some(row) = row {
         let text: String = row.try_get(0).map_err(failed)?;
-        let envelope: Envelope =
-            serde_json::from_str(&text).map_err(|error| StoreError::Damaged(setting.path.clone(), error.to_string()))?;
+        let envelope: Envelope = serde_json::from_str(&text)
+            .map_err(|error| StoreError::Damaged(setting.path.clone(), error.to_string()))?;
         return Ok(Vault::open(&existing_key(&setting.master_key, &envelope)?, &envelope)?);
     }
     let used = sqlx::query("SELECT 1 FROM records LIMIT 1").fetch_optional(&mut *tx).await.map_err(failed)?;

@@ -10,7 +10,12 @@ use crate::domain::tenant::Tenant;
 use crate::store::Writing;
 
 impl Administration<'_> {
-    pub async fn create_instance(&self, name: InstanceName, plan: Plan, parameters: &Parameters) -> Result<Instance, AdminError> {
+    pub async fn create_instance(
+        &self,
+        name: InstanceName,
+        plan: Plan,
+        parameters: &Parameters,
+    ) -> Result<Instance, AdminError> {
         let mut writing = self.store.write().await?;
         if writing.claimed("instance-name", name.as_str()).await?.is_some() {
             return Err(AdminError::Exists { what: "instance", name: name.to_string() });

@@ -32,11 +32,17 @@ struct Made {
 impl Administration<'_> {
     /// Creates a key and returns it as the model displays it: the only time that its secret is
     /// seen. `trust` judges an external certificate as a handshake would.
-    pub async fn create_key(&self, instance: &InstanceName, name: KeyName, wanted: Wanted, trust: &Trust) -> Result<Value, AdminError> {
+    pub async fn create_key(
+        &self,
+        instance: &InstanceName,
+        name: KeyName,
+        wanted: Wanted,
+        trust: &Trust,
+    ) -> Result<Value, AdminError> {
         // made before the transaction begins: an RSA key takes its time
         let made = match &wanted {
             Wanted::Secret => self.secret(random::client_secret()),
-            Wanted::Certificate { days, bits } => self.certificate(instance, &name, *days, *bits).await?,
+            Wanted::Certificate { days, bits } => self.certificate(instance, *days, *bits).await?,
             Wanted::External { pem } => self.external(pem, trust)?,
         };
         let mut writing = self.store.write().await?;
@@ -52,12 +58,17 @@ impl Administration<'_> {
         Made { credential: Credential::Secret { digest }, shown: Shown::Secret(secret) }
     }
 
-    async fn certificate(&self, instance: &InstanceName, name: &KeyName, days: i64, bits: u16) -> Result<Made, AdminError> {
+    async fn certificate(&self, instance: &InstanceName, days: i64,
+        bits: u16,
+    ) -> Result<Made, AdminError> {
         let authority = authority::ensure(self.store, self.now).await?;
-        let common_name = format!("{instance}/{name}/{}", random::uuid());
-        let subject = Subject { organization: "flowgate", unit: Some("service keys"), common_name: &common_name };
+        // a common name ends at 64 characters (RFC 5280, A.1): the names go into units of their own
+        let common_name = random::uuid();
+        let subject = Subject { organization: "flowgate", unit: Some(instance.as_str()), common_name: &common_name };
         let issued = ca::client(&authority, &subject, Validity::days(self.now, days), bits)?;
-        let details = CertificateDetails::of(&Certificate::from_pem(&issued.certificate).map_err(crate::domain::key::KeyError::from)?);
+        let details = CertificateDetails::of(
+            &Certificate::from_pem(&issued.certificate).map_err(crate::domain::key::KeyError::from)?,
+        );
         let chain = format!("{}{}", issued.certificate, authority.certificate);
         let shown = Shown::Certificate { chain, key: Some(issued.key), details: details.clone() };
         Ok(Made { credential: Credential::Certificate(details), shown })
@@ -72,7 +83,13 @@ impl Administration<'_> {
         Ok(Made { credential: Credential::CertificateExternal(details), shown })
     }
 
-    async fn put(&self, writing: &mut Writing<'_>, owner: &Instance, name: KeyName, credential: Credential) -> Result<Key, AdminError> {
+    async fn put(
+        &self,
+        writing: &mut Writing<'_>,
+        owner: &Instance,
+        name: KeyName,
+        credential: Credential,
+    ) -> Result<Key, AdminError> {
         let key = Key { id: random::uuid(), instance_id: owner.id.clone(), name, created: self.now, credential };
         if writing.claimed("key-name", &format!("{}/{}", owner.id, key.name)).await?.is_some() {
             return Err(AdminError::Exists { what: "key", name: key.name.to_string() });
@@ -118,7 +135,13 @@ impl Administration<'_> {
 
     /// Takes over a key that the model displayed: its client id becomes an alias of the instance,
     /// its secret a digest, its certificate an external one.
-    pub async fn import_key(&self, instance: &InstanceName, name: KeyName, foreign: Foreign, trust: &Trust) -> Result<Key, AdminError> {
+    pub async fn import_key(
+        &self,
+        instance: &InstanceName,
+        name: KeyName,
+        foreign: Foreign,
+        trust: &Trust,
+    ) -> Result<Key, AdminError> {
         let credential = match foreign.credential {
             ForeignCredential::Secret(secret) => self.secret(secret).credential,
             // the model displays the chain; the sender's own certificate comes first

@@ -33,13 +33,17 @@ pub enum AdminError {
     Exists { what: &'static str, name: String },
     #[error("role `{0}` is built in and cannot be changed")]
     BuiltIn(String),
-    #[error("role `{role}` is used by instance {by}; take it away there first: flowgate instance update {by} --roles ...")]
+    #[error(
+        "role `{role}` is used by instance {by}; take it away there first: flowgate instance update {by} --roles ..."
+    )]
     RoleInUse { role: String, by: String },
     #[error("there is no user role `{0}`; create it first: flowgate role create {0}")]
     NoRole(String),
     #[error("instance `{name}` still has {count} service keys; delete them first")]
     HasKeys { name: String, count: usize },
-    #[error("the certificate is used already, by key `{key}` of instance `{instance}`; a certificate identifies one client")]
+    #[error(
+        "the certificate is used already, by key `{key}` of instance `{instance}`; a certificate identifies one client"
+    )]
     CertificateTaken { instance: String, key: String },
     #[error("client id `{0}` belongs to another instance already")]
     ClientIdTaken(String),

@@ -30,7 +30,8 @@ impl Administration<'_> {
             built_in: true,
         });
         let custom = self.store.list::<Role>().await?.into_iter();
-        let custom = custom.map(|role| Listed { name: role.name.to_string(), description: role.description, built_in: false });
+        let custom =
+            custom.map(|role| Listed { name: role.name.to_string(), description: role.description, built_in: false });
         Ok(built_in.chain(custom).collect())
     }
 

@@ -79,7 +79,11 @@ impl Administration<'_> {
     }
 
     /// A new key: published at once, signing after the lead, or at once if asked so.
-    pub async fn rotate_signing_key(&self, algorithm: Algorithm, at_once: bool) -> Result<SigningKeyRecord, AdminError> {
+    pub async fn rotate_signing_key(
+        &self,
+        algorithm: Algorithm,
+        at_once: bool,
+    ) -> Result<SigningKeyRecord, AdminError> {
         let active_from = if at_once { self.now } else { self.now + LEAD };
         let record = make(self.store, algorithm, self.now, active_from)?;
         let mut writing = self.store.write().await?;

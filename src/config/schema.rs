@@ -24,6 +24,8 @@ impl Walk<'_> {
         place.hidden = HIDDEN.contains(&pointer);
         self.places.put(pointer, place.clone());
         match &node.kind {
+            // an empty file is a configuration without anything in it, not one of defaults
+            Kind::Plain(Value::Null) if pointer.is_empty() => self.map(&[], &schema, pointer, &place),
             Kind::Plain(Value::Null) => None,
             Kind::Map(members) => self.map(members, &schema, pointer, &place),
             Kind::List(items) if allows(&schema, "array") => {

@@ -55,6 +55,15 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
+fn an_empty_file_is_not_a_configuration_of_defaults() {
+    for text in ["", "# nothing yet\n", "null\n"] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let told = parse("config.yaml", text, dir.path(), &|_| None).expect_err("refused").to_string();
+        assert!(told.contains("`backends` is missing") && told.contains("`routes` is missing"), "{told}");
+    }
+}
+
+#[test]
 fn a_backend_that_is_this_gateway_is_refused() {
     let shown = faults(
         "listeners: [{ address: '0.0.0.0:8080' }]\nadmin: { address: '127.0.0.1:8444' }\nbackends:\n  a: { servers: ['http://localhost:8080'] }\n  b: { servers: ['http://127.0.0.1:8444'] }\nroutes: []\n",

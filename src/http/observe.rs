@@ -8,6 +8,7 @@ use crate::net::headers::X_REQUEST_ID;
 use crate::net::peer::Peer;
 use axum::body::Body as AxumBody;
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
@@ -215,8 +216,21 @@ impl<F: Future<Output = Result<Outcome, Infallible>>> Future for Watching<F> {
             account.status = response.status().as_u16();
             account.told = told;
             response.headers_mut().insert(X_REQUEST_ID, account.request_id.clone());
+            if account.method == Method::HEAD {
+                behead(&mut response);
+            }
         }
         Poll::Ready(Ok(response.map(|inner| Watched { inner, bytes: 0, account, upload })))
+    }
+}
+
+/// An answer of our own to HEAD says how long it would be and sends nothing: HTTP/2 would send it
+/// otherwise (RFC 9110, 9.3.2).
+fn behead(response: &mut Response<ReplyBody>) {
+    if let ReplyBody::Own(body) = response.body_mut() {
+        let length = HeaderValue::from(body.size_hint().lower());
+        *body = Full::default();
+        response.headers_mut().insert(CONTENT_LENGTH, length);
     }
 }
 

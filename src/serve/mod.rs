@@ -124,8 +124,19 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
     let shutdown = stop.clone().cancelled_owned();
     tokio::spawn(async move { axum::serve(admin, app).with_graceful_shutdown(shutdown).await });
     let source = watch::Source { path: options.config_path, env: options.env };
-    let work =
-        control::Control { store, mirror, site, requests, source, health, registry, log, stop: stop.clone(), seen, lock };
+    let work = control::Control {
+        store,
+        mirror,
+        site,
+        requests,
+        source,
+        health,
+        registry,
+        log,
+        stop: stop.clone(),
+        seen,
+        lock,
+    };
     let control = tokio::spawn(work.run());
     Ok(Running { listeners, admin: admin_address, stop, control })
 }

@@ -225,12 +225,13 @@ fn http2_calls_pass_and_refusals_with_a_body_are_seen() {
             ])
             .arg(&ca);
         let output = command.args(arguments).output().expect("curl runs");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     };
     let url = |path: &str| format!("https://localhost:{}{path}", world.tls.port());
     assert_eq!(curl(&["--http2", &url("/open/x")]), "2 200");
     assert_eq!(curl(&["--http2", "-d", "hello", &url("/open/x")]), "2 200");
     assert_eq!(curl(&["--http2", "-d", "hello", &url("/http/orders/1")]), "2 401");
     assert_eq!(curl(&["--http2", "-d", "hello", &url("/gone")]), "2 502");
+    assert_eq!(curl(&["--http2", "-I", &url("/http/orders/1")]), "2 401");
     assert_eq!(curl(&["--http1.1", "-d", "hello", &url("/http/orders/1")]), "1.1 401");
 }

@@ -73,7 +73,17 @@ fn token_by(world: &World, pair: &(String, String), more: &str) -> Option<Reply>
 fn an_issued_certificate_gets_a_token_with_and_without_client_id() {
     let world = World::new();
     let sender = world.sender("s", "ESBMessaging.send");
-    let key: Value = serde_json::from_str(&world.done(&["key", "create", "s", "cert", "--key-type", "certificate", "--validity", "30"])).expect("JSON");
+    let key: Value = serde_json::from_str(&world.done(&[
+        "key",
+        "create",
+        "s",
+        "cert",
+        "--key-type",
+        "certificate",
+        "--validity",
+        "30",
+    ]))
+    .expect("JSON");
     let text = |member: &str| key["oauth"][member].as_str().expect("a text").to_owned();
     assert_eq!(text("clientid"), sender.id);
     assert_eq!(text("certificate").matches("BEGIN CERTIFICATE").count(), 2, "leaf and CA");
@@ -95,11 +105,18 @@ fn an_external_certificate_is_pinned_and_belongs_to_one_key() {
     world.sender("t", "ESBMessaging.send");
     let (known, stranger) = (partner.client(|_| ()), partner.client(|_| ()));
     let one_line = known.0.replace('\n', "");
-    std::fs::write(world.file("p.json"), serde_json::json!({"key-type": "certificate_external", "X.509": one_line}).to_string()).expect("written");
+    std::fs::write(
+        world.file("p.json"),
+        serde_json::json!({"key-type": "certificate_external", "X.509": one_line}).to_string(),
+    )
+    .expect("written");
     let parameters = world.file("p.json");
     let parameters = parameters.to_str().expect("a path");
-    let shown: Value = serde_json::from_str(&world.done(&["key", "create", "s", "ext", "--parameters", parameters])).expect("JSON");
-    assert!(shown["oauth"].get("key").is_none() && shown["oauth"]["certificatedetails"]["subjectdn"] == "CN=partner system");
+    let shown: Value =
+        serde_json::from_str(&world.done(&["key", "create", "s", "ext", "--parameters", parameters])).expect("JSON");
+    assert!(
+        shown["oauth"].get("key").is_none() && shown["oauth"]["certificatedetails"]["subjectdn"] == "CN=partner system"
+    );
     let again = world.cli(&["key", "create", "t", "ext", "--parameters", parameters]);
     assert!(String::from_utf8_lossy(&again.stderr).contains("used already, by key `ext` of instance `s`"));
     until("the key is known", || token_by(&world, &known, "").is_some_and(|reply| reply.status == 200));
@@ -119,17 +136,26 @@ fn a_certificate_that_does_not_verify_fails_the_handshake() {
         ("a CA of the same name with another key", stranger.client(|_| ())),
         ("expired", partner.client(|params| params.not_after = day(-1))),
         ("not yet valid", partner.client(|params| params.not_before = day(1))),
-        ("no clientAuth", partner.client(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth])),
+        (
+            "no clientAuth",
+            partner.client(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]),
+        ),
         ("no extended key usage at all", partner.client(|params| params.extended_key_usages.clear())),
         ("no digitalSignature", partner.client(|params| params.key_usages = vec![KeyUsagePurpose::KeyEncipherment])),
         ("a CA itself", partner.client(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained))),
         ("no subject", partner.client(|params| params.distinguished_name = rcgen::DistinguishedName::new())),
-        ("too many certificates", { let pair = partner.client(|_| ()); (pair.0.repeat(9), pair.1) }),
+        ("too many certificates", {
+            let pair = partner.client(|_| ());
+            (pair.0.repeat(9), pair.1)
+        }),
     ] {
         assert!(token_by(&world, &pair, "").is_none(), "{what} got through the handshake");
     }
     assert!(token_by(&world, &partner.client(|_| ()), "").is_some(), "a good one still does");
-    assert_eq!(world.tls(None).map(|mut stream| ask(&mut stream, "").expect("answered").status).expect("connects"), 401);
+    assert_eq!(
+        world.tls(None).map(|mut stream| ask(&mut stream, "").expect("answered").status).expect("connects"),
+        401
+    );
 }
 
 #[test]
@@ -140,11 +166,21 @@ fn a_ca_that_leaves_the_list_vouches_no_longer_on_live_connections() {
     let pair = partner.client(|_| ());
     std::fs::write(world.file("c.pem"), &pair.0).expect("written");
     let file = world.file("c.pem");
-    world.done(&["key", "create", "s", "ext", "--key-type", "certificate_external", "--certificate", file.to_str().expect("a path")]);
+    world.done(&[
+        "key",
+        "create",
+        "s",
+        "ext",
+        "--key-type",
+        "certificate_external",
+        "--certificate",
+        file.to_str().expect("a path"),
+    ]);
     until("the key is known", || token_by(&world, &pair, "").is_some_and(|reply| reply.status == 200));
     let mut live = world.tls(Some(borrowed(&pair))).expect("connects");
     let mut kept = || {
-        let request = "POST /oauth/token?grant_type=client_credentials HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+        let request =
+            "POST /oauth/token?grant_type=client_credentials HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
         live.write_all(request.as_bytes()).expect("sent");
         Reply::read_one(&mut live).status
     };
@@ -174,7 +210,16 @@ fn a_certificate_nobody_would_accept_is_refused_at_upload() {
     let pair = Partner::new("unknown CA").client(|_| ());
     std::fs::write(world.file("c.pem"), &pair.0).expect("written");
     let file = world.file("c.pem");
-    let output = world.cli(&["key", "create", "s", "ext", "--key-type", "certificate_external", "--certificate", file.to_str().expect("a path")]);
+    let output = world.cli(&[
+        "key",
+        "create",
+        "s",
+        "ext",
+        "--key-type",
+        "certificate_external",
+        "--certificate",
+        file.to_str().expect("a path"),
+    ]);
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(told.contains("the issuer CN=unknown CA is neither trusted nor among"), "{told}");
@@ -189,7 +234,9 @@ fn a_key_that_the_model_displayed_is_taken_over() {
     std::fs::write(world.file("k.json"), serde_json::json!({"oauth": {"clientid": foreign, "clientsecret": secret, "tokenurl": "https://x/oauth/token"}}).to_string()).expect("written");
     world.done(&["key", "import", "s", "moved", "--file", world.file("k.json").to_str().expect("a path")]);
     let moved = crate::world::Sender { id: foreign.into(), secret: secret.into() };
-    until("the key is known", || world.post("/oauth/token", &moved.basic(), "grant_type=client_credentials").status == 200);
+    until("the key is known", || {
+        world.post("/oauth/token", &moved.basic(), "grant_type=client_credentials").status == 200
+    });
     assert_eq!(world.call("/http/orders/1", &world.token(&moved)).status, 200);
     assert_eq!(world.call("/http/orders/1", &world.token(&sender)).status, 200, "the instance's own key goes on");
 }

@@ -86,7 +86,14 @@ fn a_purged_signing_key_takes_its_tokens_along_and_a_rotated_one_does_not() {
     let world = World::new();
     let sender = world.sender("s", "ESBMessaging.send");
     let token = world.token(&sender);
-    let kids = || world.get("/token_keys", "").json()["keys"].as_array().expect("keys").iter().map(|key| key["kid"].as_str().expect("a kid").to_owned()).collect::<Vec<_>>();
+    let kids = || {
+        world.get("/token_keys", "").json()["keys"]
+            .as_array()
+            .expect("keys")
+            .iter()
+            .map(|key| key["kid"].as_str().expect("a kid").to_owned())
+            .collect::<Vec<_>>()
+    };
     let old = kids()[0].clone();
     let said = world.done(&["signing-key", "rotate"]);
     assert!(said.contains("signs from"));

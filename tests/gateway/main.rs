@@ -6,6 +6,7 @@ mod certificates;
 mod cli;
 mod hostile;
 mod live;
+mod process;
 mod reload;
 mod tokens;
 mod world;

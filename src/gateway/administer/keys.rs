@@ -58,9 +58,7 @@ impl Administration<'_> {
         Made { credential: Credential::Secret { digest }, shown: Shown::Secret(secret) }
     }
 
-    async fn certificate(&self, instance: &InstanceName, days: i64,
-        bits: u16,
-    ) -> Result<Made, AdminError> {
+    async fn certificate(&self, instance: &InstanceName, days: i64, bits: u16) -> Result<Made, AdminError> {
         let authority = authority::ensure(self.store, self.now).await?;
         // a common name ends at 64 characters (RFC 5280, A.1): the names go into units of their own
         let common_name = random::uuid();

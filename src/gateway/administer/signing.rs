@@ -84,7 +84,11 @@ impl Administration<'_> {
         algorithm: Algorithm,
         at_once: bool,
     ) -> Result<SigningKeyRecord, AdminError> {
-        let active_from = if at_once { self.now } else { self.now + LEAD };
+        let keys = self.store.list::<SigningKeyRecord>().await?;
+        // two keys of one second would leave it open which of them signs
+        let latest = keys.iter().map(|key| key.active_from).filter(|from| *from <= self.now).max();
+        let soonest = latest.map_or(self.now, |latest| self.now.max(latest + 1));
+        let active_from = if at_once { soonest } else { self.now + LEAD };
         let record = make(self.store, algorithm, self.now, active_from)?;
         let mut writing = self.store.write().await?;
         writing.put(&record).await?;

@@ -53,7 +53,7 @@ fn sources() -> Vec<(PathBuf, String, String)> {
         let text = std::fs::read_to_string(&path).expect("text");
         let code = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
         let inside = path.strip_prefix(&root).expect("inside").to_owned();
-        let room = inside
+        let home = inside
             .components()
             .next()
             .expect("a room")
@@ -61,7 +61,7 @@ fn sources() -> Vec<(PathBuf, String, String)> {
             .to_string_lossy()
             .trim_end_matches(".rs")
             .to_owned();
-        (inside, room, code)
+        (inside, home, code)
     };
     paths.into_iter().map(read).filter(|(path, _, _)| !path.ends_with("tests.rs")).collect()
 }

@@ -30,9 +30,12 @@ pub struct Watch {
 impl Watch {
     pub fn new() -> Self {
         let (sender, events) = mpsc::channel(1);
-        // one waiting event is enough: whoever takes it looks at everything
-        let note = move |_| {
-            let _ = sender.try_send(());
+        // one waiting event is enough: whoever takes it looks at everything. That look opens files,
+        // which is an event too and must not lead to the next look
+        let note = move |event: notify::Result<notify::Event>| {
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                let _ = sender.try_send(());
+            }
         };
         let watcher = notify::recommended_watcher(note);
         let watcher =

@@ -198,7 +198,7 @@ fn a_secret_authenticates_even_beside_a_certificate() {
     let partner = Partner::new("partner CA");
     let world = trusting(&partner);
     let sender = world.sender("s", "ESBMessaging.send");
-    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let more = format!("&client_id={}&client_secret={}", encoded(&sender.id), encoded(&sender.secret));
     assert_eq!(token_by(&world, &partner.client(|_| ()), &more).expect("answered").status, 200);
 }

@@ -14,7 +14,7 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_flowgate");
 /// Where a process gateway lives between its starts.
 pub struct Site {
     pub dir: TempDir,
-    pub backend: Backend,
+    _backend: Backend,
 }
 
 impl Site {
@@ -23,7 +23,7 @@ impl Site {
         let backend = Backend::start();
         certificates(dir.path());
         std::fs::write(dir.path().join("config.yaml"), config_text(&backend, ROUTES, "")).expect("written");
-        Self { dir, backend }
+        Self { dir, _backend: backend }
     }
 
     pub fn config(&self) -> PathBuf {
@@ -70,7 +70,7 @@ impl Serving {
         let heard = said.clone();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                heard.lock().expect("unpoisoned").push_str(&format!("{line}\n"));
+                *heard.lock().expect("unpoisoned") += &(line + "\n");
             }
         });
         let all = said.clone();
@@ -102,10 +102,6 @@ impl Serving {
         self.child.wait().expect("ends").code()
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     pub fn get(&self, path: &str, headers: &str) -> Reply {
         let mut stream = connect(self.plain);
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n").expect("sent");
@@ -130,7 +126,8 @@ impl Drop for Serving {
 
 /// How often to kill: a few times in every run, more when asked.
 fn rounds() -> usize {
-    std::option_env!("FLOWGATE_KILLS").and_then(|text| text.parse().ok()).unwrap_or(30)
+    let asked = std::env::var_os("FLOWGATE_KILLS").and_then(|text| text.to_str()?.parse().ok());
+    asked.unwrap_or(30)
 }
 
 #[test]

@@ -20,6 +20,7 @@ fn encoded(text: &str, strict: bool) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_way_in_which_clients_ask_gets_a_token() {
     let world = World::new();
     let sender = world.sender("s", "ESBMessaging.send");

@@ -187,15 +187,6 @@ impl World {
         until("the line is logged", || find().is_some());
         find().expect("found before")
     }
-
-    /// Ends the gateway and gives back what it stood on.
-    pub fn stop(mut self) -> (PathBuf, Issued) {
-        self.stop.cancel();
-        if let Some(thread) = self.thread.take() {
-            thread.join().expect("ends");
-        }
-        (self.dir.path().to_owned(), self.ca.clone())
-    }
 }
 
 impl Drop for World {
@@ -349,7 +340,7 @@ impl Reply {
     /// Everything until the connection ends.
     pub fn read(stream: &mut impl Read, with_body: bool) -> Self {
         let mut bytes = Vec::new();
-        let mut block = [0; 16 * 1024];
+        let mut block = vec![0; 16 * 1024];
         loop {
             match stream.read(&mut block) {
                 Ok(0) => break,
@@ -469,7 +460,7 @@ impl Backend {
 /// is answered in chunks, one with `reset` by closing the connection.
 fn serve_backend(mut stream: TcpStream, hits: &AtomicUsize) {
     let mut bytes = Vec::new();
-    let mut block = [0; 64 * 1024];
+    let mut block = vec![0; 64 * 1024];
     loop {
         while let Some(length) = whole(&bytes) {
             let request: Vec<u8> = bytes.drain(..length).collect();

@@ -4,6 +4,7 @@
 
 use super::Told;
 use crate::domain::reason::Reason;
+use crate::domain::route::Route;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 use std::cell::RefCell;
@@ -95,11 +96,12 @@ struct Handles {
     duration: Histogram,
 }
 
-/// A lane's handles. Route names repeat, so the last few label sets are compared first by pointer.
+/// A lane's handles. Permitted calls are found by their route's address; the route is held beside
+/// the handles, so that no later one can have the same address.
 pub struct Metrics {
     registry: Registry,
     handles: RefCell<HashMap<Labels, Handles>>,
-    by_route: RefCell<HashMap<(usize, u16), Handles>>,
+    by_route: RefCell<HashMap<(usize, u16), (Arc<Route>, Handles)>>,
 }
 
 impl Metrics {
@@ -117,7 +119,8 @@ impl Metrics {
                 handles.clear();
             }
             let key = (Arc::as_ptr(route).addr(), status);
-            let handles = handles.entry(key).or_insert_with(|| self.resolve(&labels(told, status)));
+            let fresh = || (route.clone(), self.resolve(&labels(told, status)));
+            let (_, handles) = handles.entry(key).or_insert_with(fresh);
             handles.decision.increment(1);
             handles.duration.record(seconds);
             return;

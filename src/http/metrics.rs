@@ -96,12 +96,15 @@ struct Handles {
     duration: Histogram,
 }
 
+/// By the address of a route and a status.
+type ByRoute = HashMap<(usize, u16), (Arc<Route>, Handles)>;
+
 /// A lane's handles. Permitted calls are found by their route's address; the route is held beside
 /// the handles, so that no later one can have the same address.
 pub struct Metrics {
     registry: Registry,
     handles: RefCell<HashMap<Labels, Handles>>,
-    by_route: RefCell<HashMap<(usize, u16), (Arc<Route>, Handles)>>,
+    by_route: RefCell<ByRoute>,
 }
 
 impl Metrics {

@@ -112,11 +112,12 @@ impl Gateway {
     /// The caller behind a token: remembered, judged again, or verified.
     fn caller(&self, tokens: &LaneTokens, token: &str, epoch: u64, now: i64) -> Result<Arc<Caller>, Refusal> {
         let leeway = self.state.settings.load().expected.leeway;
+        if let Some(caller) = tokens.fresh(token, epoch) {
+            caller.claims.current(now, leeway)?;
+            return Ok(caller);
+        }
         if let Some(known) = tokens.get(token) {
             known.verified.claims.current(now, leeway)?;
-            if known.epoch == epoch {
-                return Ok(known.caller);
-            }
             let current = Arc::ptr_eq(&known.verified.settings, &self.state.settings.load_full());
             if current && let Ok(caller) = judge(&self.state, &known.verified) {
                 tokens.put(token, Judged { caller: caller.clone(), epoch, ..known });

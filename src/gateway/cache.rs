@@ -51,6 +51,12 @@ impl LaneTokens {
         Self(RefCell::new(Cache::with_weighter(items, bytes, ByBytes)))
     }
 
+    /// The caller behind a token, if it was judged in this epoch: the common case, without a copy.
+    pub(super) fn fresh(&self, token: &str, epoch: u64) -> Option<Arc<Caller>> {
+        let tokens = self.0.borrow();
+        tokens.get(token).filter(|known| known.epoch == epoch).map(|known| known.caller.clone())
+    }
+
     pub(super) fn get(&self, token: &str) -> Option<Judged> {
         self.0.borrow().get(token).cloned()
     }

@@ -24,6 +24,8 @@ const WAITING: usize = 256;
 pub struct AccessLog {
     block: RefCell<Vec<u8>>,
     lines: Cell<u64>,
+    /// The second of the last line and its text: many lines share one.
+    second: RefCell<(i64, String)>,
     writer: LogWriter,
 }
 
@@ -74,7 +76,7 @@ pub struct Line<'a> {
 
 #[derive(Serialize)]
 struct Fields<'a> {
-    time: String,
+    time: &'a str,
     request_id: &'a str,
     trace_id: &'a str,
     peer: SocketAddr,
@@ -111,12 +113,21 @@ struct Fields<'a> {
 
 impl AccessLog {
     pub fn new(writer: LogWriter) -> Self {
-        Self { block: RefCell::new(Vec::with_capacity(BLOCK + 1024)), lines: Cell::new(0), writer }
+        Self {
+            block: RefCell::new(Vec::with_capacity(BLOCK + 1024)),
+            lines: Cell::new(0),
+            second: RefCell::default(),
+            writer,
+        }
     }
 
     pub fn write(&self, line: &Line<'_>) {
+        let mut second = self.second.borrow_mut();
+        if second.0 != line.now {
+            *second = (line.now, Timestamp::from_second(line.now).unwrap_or_default().to_string());
+        }
         let mut block = self.block.borrow_mut();
-        if serde_json::to_writer(&mut *block, &fields(line)).is_ok() {
+        if serde_json::to_writer(&mut *block, &fields(line, &second.1)).is_ok() {
             block.push(b'\n');
             self.lines.set(self.lines.get() + 1);
         }
@@ -146,14 +157,14 @@ impl Drop for AccessLog {
     }
 }
 
-fn fields<'a>(line: &Line<'a>) -> Fields<'a> {
+fn fields<'a>(line: &Line<'a>, time: &'a str) -> Fields<'a> {
     let told = line.told;
     let caller = told.seen.caller.as_deref();
     let row = told.refusal.as_ref().map(|refusal| refusal.reason.row());
     let step = told.trail.steps().find(|(_, verdict)| matches!(verdict, Verdict::Refused(_)));
     let traceparent = line.traceparent.to_str().unwrap_or_default();
     Fields {
-        time: Timestamp::from_second(line.now).unwrap_or_default().to_string(),
+        time,
         request_id: line.request_id.to_str().unwrap_or_default(),
         trace_id: traceparent.get(3..35).unwrap_or_default(),
         peer: line.peer,

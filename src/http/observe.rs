@@ -66,7 +66,6 @@ pub struct Watched {
     inner: ReplyBody,
     bytes: u64,
     account: Option<Box<Account>>,
-    #[expect(dead_code, reason = "held so that the stream is not cancelled before it is answered")]
     upload: Option<Rc<Upload>>,
 }
 
@@ -137,6 +136,9 @@ impl Drop for Watched {
     fn drop(&mut self) {
         let whole = self.inner.is_end_stream();
         self.close(whole);
+        if let Some(upload) = self.upload.take() {
+            upload.linger();
+        }
     }
 }
 

@@ -9,6 +9,11 @@ use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+/// How long, and for how many bytes, an answered request's body is still taken in.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: u64 = 4 << 20;
 
 /// What became of a request body that did not arrive whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +67,21 @@ impl Upload {
                 Poll::Ready(Some(Err(BodyError::TooLarge)))
             }
         }
+    }
+
+    /// Reads on for a while after the answer. A client that is still sending when its stream is
+    /// reset may never look at what it was told.
+    pub fn linger(self: Rc<Self>) {
+        let forwarding = Rc::strong_count(&self) > 1;
+        if forwarding || self.incoming.borrow().is_end_stream() {
+            return;
+        }
+        tokio::task::spawn_local(async move {
+            let mut left = LINGER_BYTES;
+            let discard =
+                async { while let Some(Ok(_)) = std::future::poll_fn(|cx| self.poll(cx, &mut left)).await {} };
+            let _ = tokio::time::timeout(LINGER, discard).await;
+        });
     }
 
     /// The whole body, if it is no larger than `most`.

@@ -74,6 +74,9 @@ impl Control {
         self.health.draining.store(true, Ordering::Relaxed);
         tracing::info!("draining");
         self.site.close().await;
+        if let Some(follower) = follower {
+            follower.close().await;
+        }
         self.store.close().await;
         tracing::info!("stopped");
     }

@@ -69,6 +69,11 @@ pub struct Follower {
 }
 
 impl Follower {
+    /// Ends the connection in order: the last one to go writes the log back into the store.
+    pub async fn close(self) {
+        let _ = self.connection.close().await;
+    }
+
     /// Whether anything was committed since the last call.
     pub async fn moved(&mut self) -> Result<bool, StoreError> {
         let row = sqlx::query("PRAGMA data_version").fetch_one(&mut self.connection).await;

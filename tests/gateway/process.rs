@@ -265,3 +265,41 @@ fn what_stands_in_the_way_of_a_start_is_one_line_with_the_remedy() {
     let (told, code) = site.refused();
     assert!(told.contains("is damaged") && code == Some(1), "{told}");
 }
+
+#[test]
+fn the_demo_shows_the_main_job_and_leaves_a_folder_to_go_on_with() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").expect("an address").local_addr().expect("an address");
+    let (gate, admin, flow) = (free(), free(), free());
+    let text = include_str!("../../config.yaml").replace("localhost:8443", &format!("localhost:{}", gate.port()));
+    let text = text.replace("127.0.0.1:8443", &gate.to_string()).replace("127.0.0.1:8444", &admin.to_string());
+    std::fs::write(dir.path().join("config.yaml"), text.replace("127.0.0.1:9001", &flow.to_string())).expect("written");
+
+    let mut demo = Command::new(BINARY);
+    demo.arg("demo").current_dir(dir.path()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut demo = demo.spawn().expect("starts");
+    let mut out = BufReader::new(demo.stdout.take().expect("stdout"));
+    let mut lines = String::new();
+    while !lines.contains("# 4.") || !lines.trim_end().ends_with("/4711") {
+        assert!(out.read_line(&mut lines).expect("a line") > 0, "the demo ended: {lines}");
+    }
+    let script: Vec<_> = lines.lines().filter(|line| !line.starts_with('#') && !line.starts_with("flowgate")).collect();
+    let shown = Command::new("bash").args(["-c", &script.join("\n")]).current_dir(dir.path()).output().expect("runs");
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let statuses: Vec<_> = shown.split("HTTP/2 ").skip(1).filter_map(|reply| reply.get(..3)).collect();
+    assert_eq!(statuses, ["200", "403", "401"], "{shown}");
+    let _ = demo.kill();
+    let _ = demo.wait();
+
+    let check = Command::new(BINARY).arg("check").current_dir(dir.path()).output().expect("runs");
+    assert!(check.status.success());
+    let mut serve = Command::new(BINARY);
+    let serve = serve.arg("serve").current_dir(dir.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let mut serve = serve.expect("starts");
+    until("it serves", || std::net::TcpStream::connect(gate).is_ok());
+    let mut get = Command::new(BINARY);
+    get.args(["token", "get", "--key", "keys/demo-sender.json", "--cacert", "certs/ca.pem"]).current_dir(dir.path());
+    assert!(get.output().expect("runs").status.success());
+    let _ = serve.kill();
+    let _ = serve.wait();
+}

@@ -1,7 +1,7 @@
 //! Administration commands: each reads its arguments, asks `gateway::administer` and prints.
 
 use super::output::{self, Format};
-use super::run::{Opened, now};
+use super::run::{Opened, now, read, read_json};
 use super::{Failure, InstanceCommand, InstanceSettings, KeyCommand, KeyType, Outcome, RoleCommand, SigningKeyCommand};
 use crate::crypto::digest::hex;
 use crate::crypto::trust::Trust;
@@ -105,15 +105,9 @@ async fn shown(opened: &Opened, format: Format, instance: &Instance) -> Outcome 
 fn parameters(settings: InstanceSettings) -> Result<Parameters, Failure> {
     let named = Parameters { roles: settings.roles, token_validity: settings.token_validity }.checked()?;
     match settings.parameters {
-        Some(file) => Ok(named.or(Parameters::parse(&json_file(&file)?)?)),
+        Some(file) => Ok(named.or(Parameters::parse(&read_json(&file)?)?)),
         None => Ok(named),
     }
-}
-
-fn json_file(path: &Path) -> Result<Value, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::text(format!("{} cannot be read: {error}", path.display())))?;
-    serde_json::from_str(&text).map_err(|error| Failure::text(format!("{} is not JSON: {error}", path.display())))
 }
 
 pub async fn key(config: &Path, format: Format, command: KeyCommand) -> Outcome {
@@ -131,7 +125,7 @@ pub async fn key(config: &Path, format: Format, command: KeyCommand) -> Outcome 
             pin_certificate,
         } => {
             let wanted = match (parameters, key_type) {
-                (Some(file), _) => Wanted::parse(&json_file(&file)?)?,
+                (Some(file), _) => Wanted::parse(&read_json(&file)?)?,
                 (None, KeyType::ClientidSecret) => Wanted::Secret,
                 (None, KeyType::Certificate) => Wanted::certificate(validity, key_length)?,
                 (None, KeyType::CertificateExternal) => external(certificate.as_deref(), pin_certificate)?,
@@ -140,7 +134,7 @@ pub async fn key(config: &Path, format: Format, command: KeyCommand) -> Outcome 
             output::json(&shown)
         }
         KeyCommand::Import { instance, name, file } => {
-            let foreign = Foreign::parse(&json_file(&file)?)?;
+            let foreign = Foreign::parse(&read_json(&file)?)?;
             admin.import_key(&instance, name, foreign, &trust(&opened).await?).await?;
             Ok(())
         }
@@ -152,9 +146,7 @@ pub async fn key(config: &Path, format: Format, command: KeyCommand) -> Outcome 
 
 fn external(certificate: Option<&Path>, pinned: bool) -> Result<Wanted, Failure> {
     let path = certificate.ok_or_else(|| Failure::text("key type certificate_external needs --certificate F.pem"))?;
-    let pem = std::fs::read_to_string(path)
-        .map_err(|error| Failure::text(format!("{} cannot be read: {error}", path.display())))?;
-    Ok(Wanted::external(&pem, pinned)?)
+    Ok(Wanted::external(&read(path)?, pinned)?)
 }
 
 fn key_listing(format: Format, keys: &[Owned]) -> Outcome {

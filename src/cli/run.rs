@@ -5,6 +5,7 @@ use crate::config::{self, Config, Loaded};
 use crate::gateway::administer::{Administration, tenant};
 use crate::serve::{self, Options, Running, SystemClock};
 use crate::store::Store;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,6 +19,17 @@ pub fn env(name: &str) -> Option<String> {
 
 pub fn load(path: &Path) -> Result<Loaded, Failure> {
     config::load(path, &env).map_err(Failure::Configuration)
+}
+
+/// A file that an operator named.
+pub fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::text(format!("{} cannot be read: {error}", path.display())))
+}
+
+/// The same, as JSON.
+pub fn read_json(path: &Path) -> Result<Value, Failure> {
+    serde_json::from_str(&read(path)?)
+        .map_err(|error| Failure::text(format!("{} is not JSON: {error}", path.display())))
 }
 
 /// Program log on stderr; `FLOWGATE_LOG` sets the level.

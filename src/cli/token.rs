@@ -1,6 +1,6 @@
 //! `token get` and `token inspect`. Neither takes a token or a secret as an argument.
 
-use super::run::{Opened, now};
+use super::run::{Opened, now, read, read_json};
 use super::{Failure, Outcome, output};
 use crate::crypto::jws::Compact;
 use crate::crypto::x509;
@@ -26,14 +26,10 @@ pub struct ServiceKey {
 
 impl ServiceKey {
     pub fn read(path: &Path) -> Result<Self, Failure> {
-        let shown = path.display();
-        let text =
-            std::fs::read_to_string(path).map_err(|error| Failure::text(format!("{shown} cannot be read: {error}")))?;
-        let json: Value =
-            serde_json::from_str(&text).map_err(|error| Failure::text(format!("{shown} is not JSON: {error}")))?;
+        let json = read_json(path)?;
         let members = json.get("oauth").cloned().unwrap_or(json);
         if members.get("clientid").and_then(Value::as_str).is_none() {
-            return Err(Failure::text(format!("{shown} is no service key: it has no clientid")));
+            return Err(Failure::text(format!("{} is no service key: it has no clientid", path.display())));
         }
         Ok(Self { members })
     }
@@ -63,7 +59,7 @@ pub async fn get(key: &Path, cacert: Option<&Path>) -> Outcome {
     let url = Url::parse(&key.token_url())
         .map_err(|error| Failure::text(format!("the tokenurl `{}` is no address: {error}", key.token_url())))?;
     let cas = match cacert {
-        Some(path) => x509::chain(&std::fs::read_to_string(path)?)?,
+        Some(path) => x509::chain(&read(path)?)?,
         None => Vec::new(),
     };
     let id = key.text("clientid").unwrap_or_default();

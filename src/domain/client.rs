@@ -109,10 +109,6 @@ impl Clients {
         Some((client, client.key(key)?))
     }
 
-    pub fn len(&self) -> usize {
-        self.by_instance.len()
-    }
-
     pub fn is_empty(&self) -> bool {
         self.by_instance.is_empty()
     }

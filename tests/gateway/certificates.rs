@@ -69,6 +69,14 @@ fn token_by(world: &World, pair: &(String, String), more: &str) -> Option<Reply>
     world.tls(Some(borrowed(pair))).ok().and_then(|mut stream| ask(&mut stream, more))
 }
 
+/// Uploads a certificate as a key of instance `s`.
+fn upload(world: &World, pair: &(String, String)) -> std::process::Output {
+    let file = world.file("c.pem");
+    std::fs::write(&file, &pair.0).expect("written");
+    let file = file.to_str().expect("a path");
+    world.cli(&["key", "create", "s", "ext", "--key-type", "certificate_external", "--certificate", file])
+}
+
 #[test]
 fn an_issued_certificate_gets_a_token_with_and_without_client_id() {
     let world = World::new();
@@ -164,18 +172,7 @@ fn a_ca_that_leaves_the_list_vouches_no_longer_on_live_connections() {
     let world = trusting(&partner);
     world.sender("s", "ESBMessaging.send");
     let pair = partner.client(|_| ());
-    std::fs::write(world.file("c.pem"), &pair.0).expect("written");
-    let file = world.file("c.pem");
-    world.done(&[
-        "key",
-        "create",
-        "s",
-        "ext",
-        "--key-type",
-        "certificate_external",
-        "--certificate",
-        file.to_str().expect("a path"),
-    ]);
+    assert!(upload(&world, &pair).status.success());
     until("the key is known", || token_by(&world, &pair, "").is_some_and(|reply| reply.status == 200));
     let mut live = world.tls(Some(borrowed(&pair))).expect("connects");
     let mut kept = || {
@@ -208,18 +205,7 @@ fn a_certificate_nobody_would_accept_is_refused_at_upload() {
     let world = trusting(&Partner::new("partner CA"));
     world.sender("s", "ESBMessaging.send");
     let pair = Partner::new("unknown CA").client(|_| ());
-    std::fs::write(world.file("c.pem"), &pair.0).expect("written");
-    let file = world.file("c.pem");
-    let output = world.cli(&[
-        "key",
-        "create",
-        "s",
-        "ext",
-        "--key-type",
-        "certificate_external",
-        "--certificate",
-        file.to_str().expect("a path"),
-    ]);
+    let output = upload(&world, &pair);
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(told.contains("the issuer CN=unknown CA is neither trusted nor among"), "{told}");

@@ -112,7 +112,7 @@ async fn ensure_instance(admin: &Administration<'_>, name: &InstanceName, role: 
 async fn start_flows(config: &Config) {
     let servers = config.routes.iter().flat_map(|route| &route.backend.servers);
     for authority in servers.map(|server| &server.authority) {
-        match tokio::net::TcpListener::bind(authority).await {
+        match tokio::net::TcpListener::bind(&**authority).await {
             Ok(listener) => {
                 tokio::spawn(echo::serve(listener));
             }

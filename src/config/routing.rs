@@ -7,6 +7,7 @@ use super::{Listener, SharedBackend};
 use crate::domain::name::{RoleName, did_you_mean};
 use crate::domain::role::DEFAULT_ROLE;
 use crate::domain::route::{Authorization, Backend, Pattern, Route, Server};
+use http::HeaderValue;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -170,7 +171,9 @@ fn server(text: &str) -> Result<Server, &'static str> {
         url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
     let host = url.host_str().filter(|_| plain).ok_or(SHAPE)?;
     let port = url.port().unwrap_or(80);
-    Ok(Server { authority: format!("{host}:{port}"), base_path: url.path().trim_end_matches('/').to_owned() })
+    let authority = format!("{host}:{port}");
+    let name = HeaderValue::from_str(&authority).map_err(|_| SHAPE)?;
+    Ok(Server { authority: authority.into(), host: name, base_path: url.path().trim_end_matches('/').to_owned() })
 }
 
 /// Whether an address is one of our own, wildcard listeners included.

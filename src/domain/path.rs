@@ -2,26 +2,28 @@
 //! backend never sees another path than the one that was decided on.
 
 use super::reason::Reason;
+use std::borrow::Cow;
 
 /// A path in its normal form.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NormalPath {
+pub struct NormalPath<'a> {
     /// What is forwarded: original letter case, normal encoding.
-    pub forward: String,
+    pub forward: Cow<'a, str>,
     /// What is compared: the same in ASCII lower case.
-    pub folded: String,
+    pub folded: Cow<'a, str>,
 }
 
-impl NormalPath {
+impl<'a> NormalPath<'a> {
     /// Decodes what needs no encoding, upper-cases the rest, resolves dot segments, joins repeated
     /// slashes (RFC 3986, 6.2.2). Whatever a backend could read in two ways is refused.
-    pub fn parse(raw: &str) -> Result<Self, Reason> {
+    pub fn parse(raw: &'a str) -> Result<Self, Reason> {
         if !raw.starts_with('/') {
             return Err(Reason::TargetForm);
         }
         let decoded = decode(raw)?;
-        let forward = if plain(&decoded) { decoded } else { resolve(&decoded)? };
-        let folded = forward.to_ascii_lowercase();
+        let forward = if plain(&decoded) { decoded } else { Cow::Owned(resolve(&decoded)?) };
+        let upper = forward.bytes().any(|byte| byte.is_ascii_uppercase());
+        let folded = if upper { Cow::Owned(forward.to_ascii_lowercase()) } else { forward.clone() };
         Ok(Self { forward, folded })
     }
 }
@@ -55,10 +57,10 @@ fn resolve(path: &str) -> Result<String, Reason> {
     Ok(out)
 }
 
-fn decode(raw: &str) -> Result<String, Reason> {
+fn decode(raw: &str) -> Result<Cow<'_, str>, Reason> {
     let bytes = raw.as_bytes();
     if !bytes.iter().any(|byte| matches!(byte, b'%' | b';' | b'\\' | 0..=0x20 | 0x7f..)) {
-        return Ok(raw.to_owned());
+        return Ok(Cow::Borrowed(raw));
     }
     let mut out = String::with_capacity(raw.len());
     let mut octets = Vec::with_capacity(raw.len());
@@ -81,7 +83,7 @@ fn decode(raw: &str) -> Result<String, Reason> {
     }
     // overlong forms and stray octets mean different characters to different readers
     std::str::from_utf8(&octets).map_err(|_| Reason::PathAmbiguous)?;
-    Ok(out)
+    Ok(Cow::Owned(out))
 }
 
 fn push_encoded(octet: u8, bytes: &[u8], next: usize, out: &mut String) -> Result<(), Reason> {

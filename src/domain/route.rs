@@ -2,6 +2,7 @@
 
 use super::name::RoleName;
 use super::path::NormalPath;
+use http::HeaderValue;
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 /// Who may call a route.
@@ -14,8 +15,10 @@ pub enum Authorization {
 /// An HTTP server that takes forwarded calls.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Server {
-    /// `host:port`, as the Host header names it and as it is connected to.
-    pub authority: String,
+    /// `host:port`, as it is connected to.
+    pub authority: Arc<str>,
+    /// The same, ready to be sent as Host.
+    pub host: HeaderValue,
     /// Put before the forwarded path; empty or `/something` without a final slash.
     pub base_path: String,
 }
@@ -134,8 +137,8 @@ impl Routes {
         out
     }
 
-    pub fn find(&self, path: &NormalPath) -> Option<&Arc<Route>> {
-        let folded = path.folded.as_str();
+    pub fn find(&self, path: &NormalPath<'_>) -> Option<&Arc<Route>> {
+        let folded = &*path.folded;
         if let Some(route) = self.exact.get(folded) {
             return Some(route);
         }

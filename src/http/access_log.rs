@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use serde::Serialize;
 use std::cell::{Cell, RefCell};
 use std::io::Write;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -62,7 +61,7 @@ pub struct Line<'a> {
     pub now: i64,
     pub request_id: &'a HeaderValue,
     pub traceparent: &'a HeaderValue,
-    pub peer: SocketAddr,
+    pub peer: &'a str,
     pub certificate: Option<&'a Digest>,
     pub method: &'a str,
     pub path: &'a str,
@@ -79,7 +78,7 @@ struct Fields<'a> {
     time: &'a str,
     request_id: &'a str,
     trace_id: &'a str,
-    peer: SocketAddr,
+    peer: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate: Option<String>,
     protocol: &'static str,

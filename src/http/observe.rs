@@ -9,6 +9,7 @@ use crate::net::peer::Peer;
 use axum::body::Body as AxumBody;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
@@ -75,7 +76,7 @@ struct Account {
     peer: Rc<Peer>,
     start: Instant,
     method: Method,
-    path: String,
+    path: Option<PathAndQuery>,
     version: Version,
     request_id: HeaderValue,
     traceparent: HeaderValue,
@@ -93,10 +94,10 @@ impl Watched {
             now: lane.gateway.clock.now(),
             request_id: &account.request_id,
             traceparent: &account.traceparent,
-            peer: account.peer.address,
+            peer: &account.peer.text,
             certificate: account.peer.certificate.as_ref().map(|one| &one.leaf.fingerprint),
             method: account.method.as_str(),
-            path: &account.path,
+            path: account.path.as_ref().map_or("", PathAndQuery::path),
             version: account.version,
             status: account.status,
             bytes: self.bytes,
@@ -173,7 +174,7 @@ pub struct Observed<S> {
 impl<S> tower::Service<Request<Incoming>> for Observed<S>
 where
     S: tower::Service<Inbound, Response = Outcome, Error = Infallible>,
-    S::Future: 'static,
+    S::Future: Unpin,
 {
     type Response = Response<Watched>;
     type Error = Infallible;
@@ -190,7 +191,7 @@ where
             peer: self.peer.clone(),
             start: Instant::now(),
             method: request.method().clone(),
-            path: request.uri().path().to_owned(),
+            path: request.uri().path_and_query().cloned(),
             version: request.version(),
             request_id: request_id.clone(),
             traceparent: traceparent.clone(),
@@ -198,21 +199,21 @@ where
             told: Told::default(),
         };
         let inner = self.inner.call(Inbound { request, request_id, traceparent });
-        Watching { inner: Box::pin(inner), account: Some(Box::new(account)) }
+        Watching { inner, account: Some(Box::new(account)) }
     }
 }
 
 /// Waits for the head of the answer. Dropped before it, the client has gone away.
 pub struct Watching<F> {
-    inner: Pin<Box<F>>,
+    inner: F,
     account: Option<Box<Account>>,
 }
 
-impl<F: Future<Output = Result<Outcome, Infallible>>> Future for Watching<F> {
+impl<F: Future<Output = Result<Outcome, Infallible>> + Unpin> Future for Watching<F> {
     type Output = Result<Response<Watched>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Ok(Outcome { mut response, told, upload }) = ready!(self.inner.as_mut().poll(cx));
+        let Ok(Outcome { mut response, told, upload }) = ready!(Pin::new(&mut self.inner).poll(cx));
         let mut account = self.account.take();
         if let Some(account) = &mut account {
             account.status = response.status().as_u16();

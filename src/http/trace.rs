@@ -2,22 +2,26 @@
 
 use crate::crypto::random;
 use crate::net::headers::{TRACEPARENT, X_REQUEST_ID};
+use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderValue};
-use std::cell::Cell;
-use std::fmt::Write;
+use std::cell::{Cell, RefCell};
+
+const PAGE: usize = 4_096;
 
 /// A lane's ids: a random beginning and a counter.
 pub struct Ids {
     start: u64,
     trace: u64,
     next: Cell<u64>,
+    /// Where ids are written: many share one allocation, since each request needs two.
+    page: RefCell<BytesMut>,
 }
 
 impl Ids {
     pub fn new() -> Self {
         let number = || u64::from_be_bytes(random::bytes());
         // an all-zero trace id is invalid
-        Self { start: number(), trace: number() | 1, next: Cell::new(number()) }
+        Self { start: number(), trace: number() | 1, next: Cell::new(number()), page: RefCell::default() }
     }
 
     /// The request's id and traceparent: its own where the peer is believed and they are sane.
@@ -28,18 +32,28 @@ impl Ids {
         let request_id = own(X_REQUEST_ID).filter(|value| sane_id(value)).cloned();
         let traceparent = own(TRACEPARENT).filter(|value| sane_trace(value)).cloned();
         (
-            request_id.unwrap_or_else(|| made(format_args!("{:016x}-{count:016x}", self.start))),
+            request_id.unwrap_or_else(|| self.write(&[&hex(self.start), b"-", &hex(count)])),
             traceparent.unwrap_or_else(|| {
-                made(format_args!("00-{:016x}{count:016x}-{:016x}-01", self.trace, count | 1 << 63))
+                self.write(&[b"00-", &hex(self.trace), &hex(count), b"-", &hex(count | 1 << 63), b"-01"])
             }),
         )
     }
+
+    fn write(&self, parts: &[&[u8]]) -> HeaderValue {
+        let mut page = self.page.borrow_mut();
+        let length = parts.iter().map(|part| part.len()).sum();
+        if page.capacity() < length {
+            *page = BytesMut::with_capacity(PAGE);
+        }
+        parts.iter().for_each(|part| page.put_slice(part));
+        let text = page.split().freeze();
+        HeaderValue::from_maybe_shared(text).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    }
 }
 
-fn made(text: std::fmt::Arguments<'_>) -> HeaderValue {
-    let mut out = String::with_capacity(56);
-    let _ = out.write_fmt(text);
-    HeaderValue::try_from(out).unwrap_or_else(|_| HeaderValue::from_static("none"))
+fn hex(number: u64) -> [u8; 16] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    std::array::from_fn(|at| DIGITS[(number >> (60 - 4 * at)) as usize & 15])
 }
 
 fn sane_id(value: &HeaderValue) -> bool {

@@ -124,8 +124,7 @@ fn address(request: &mut Request<Outgoing>, server: &Server, target: &PathAndQue
         PathAndQuery::try_from(format!("{}{target}", server.base_path)).map_err(|error| error.to_string())?
     };
     *request.uri_mut() = Uri::from(path);
-    let host = HeaderValue::from_str(&server.authority).map_err(|error| error.to_string())?;
-    request.headers_mut().insert(HOST, host);
+    request.headers_mut().insert(HOST, server.host.clone());
     Ok(())
 }
 

@@ -6,19 +6,6 @@ use super::peer::Peer;
 use crate::domain::decision::Identity;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Version, request};
-use std::fmt::Write;
-
-/// Fields that belong to one connection (RFC 9110, 7.6.1).
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -43,8 +30,7 @@ pub struct Introduction<'a> {
 pub fn to_backend(parts: &mut request::Parts, intro: &Introduction<'_>) {
     let host = host(parts);
     let came_forwarded = if intro.peer.trusted { Forwarded::of(&parts.headers) } else { Forwarded::default() };
-    strip_hop_by_hop(&mut parts.headers);
-    strip_identity(&mut parts.headers);
+    strip(&mut parts.headers, |name| hop_by_hop(name) || reserved(name));
     let headers = &mut parts.headers;
     headers.remove(header::EXPECT);
     if !intro.keep_token {
@@ -69,7 +55,7 @@ pub fn to_backend(parts: &mut request::Parts, intro: &Introduction<'_>) {
 
 /// Removes from a backend's answer what belongs to its connection.
 pub fn to_client(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers);
+    strip(headers, hop_by_hop);
 }
 
 /// What an HTTP gateway adds to Via (RFC 9110, 7.6.3).
@@ -108,30 +94,38 @@ impl Forwarded {
 }
 
 fn chain(before: Option<&HeaderValue>, peer: &Peer) -> HeaderValue {
-    let mut text = String::with_capacity(48);
-    if let Some(before) = before.and_then(|value| value.to_str().ok()) {
-        let _ = write!(text, "{before}, ");
-    }
-    let _ = write!(text, "{}", peer.address.ip().to_canonical());
-    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    let Some(before) = before else { return peer.node.clone() };
+    HeaderValue::from_bytes(&[before.as_bytes(), b", ", peer.node.as_bytes()].concat())
+        .unwrap_or_else(|_| peer.node.clone())
 }
 
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let listed: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-            .collect();
-        for name in listed.iter().filter(|name| !end_to_end(name)) {
-            headers.remove(name);
-        }
+/// Removes the fields that `doomed` names, and those that `Connection` lists.
+fn strip(headers: &mut HeaderMap, doomed: impl Fn(&str) -> bool) {
+    let mut names: Vec<HeaderName> = headers.keys().filter(|name| doomed(name.as_str())).cloned().collect();
+    for value in headers.get_all(header::CONNECTION) {
+        let listed = value.to_str().unwrap_or_default().split(',').map(str::trim);
+        let listed =
+            listed.filter(|name| !name.eq_ignore_ascii_case("keep-alive") && !name.eq_ignore_ascii_case("close"));
+        names.extend(listed.filter_map(|name| HeaderName::try_from(name).ok()).filter(|name| !end_to_end(name)));
     }
-    for name in &HOP_BY_HOP {
+    for name in &names {
         headers.remove(name);
     }
+}
+
+/// Fields that belong to one connection (RFC 9110, 7.6.1).
+fn hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 /// Fields that `Connection` may not take away: they are about the message, not the hop.
@@ -142,16 +136,9 @@ fn end_to_end(name: &HeaderName) -> bool {
     )
 }
 
-/// Removes every field that could be taken for the gateway's own word, its twins with underscores
-/// included (many servers read `_` and `-` alike), and Camel's internal headers, which would steer
-/// an integration flow from outside.
-fn strip_identity(headers: &mut HeaderMap) {
-    let doomed: Vec<HeaderName> = headers.keys().filter(|name| reserved(name.as_str())).cloned().collect();
-    for name in doomed {
-        headers.remove(name);
-    }
-}
-
+/// Every field that could be taken for the gateway's own word, its twins with underscores included
+/// (many servers read `_` and `-` alike), and Camel's internal headers, which would steer an
+/// integration flow from outside.
 fn reserved(name: &str) -> bool {
     if name.contains('_') { reserved_dashed(&name.replace('_', "-")) } else { reserved_dashed(name) }
 }
@@ -192,7 +179,7 @@ mod tests {
 
     fn peer(trusted: bool) -> Peer {
         let address = "192.0.2.7:1234".parse().expect("an address");
-        Peer { address, local_port: 8443, secure: true, certificate: None, trusted }
+        Peer::new(address, 8443, true, trusted)
     }
 
     fn rewritten(fields: &[(&str, &str)], trusted: bool) -> HeaderMap {

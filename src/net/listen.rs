@@ -88,7 +88,7 @@ where
             http = Rc::new(http_builder(&limits));
         }
         let trusted = listed(address.ip(), &shared.trusted_proxies.load());
-        let peer = Peer { address, local_port, secure: shared.tls.is_some(), certificate: None, trusted };
+        let peer = Peer::new(address, local_port, shared.tls.is_some(), trusted);
         let (http, watcher, service, shared) = (http.clone(), drain.watcher(), service.clone(), shared.clone());
         let patience = limits.handshake_time;
         tokio::task::spawn_local(async move {

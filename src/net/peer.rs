@@ -1,6 +1,7 @@
 //! Who is at the other end of a connection, as far as the connection can tell.
 
 use crate::crypto::x509::Certificate;
+use http::HeaderValue;
 use ipnet::IpNet;
 use rustls_pki_types::CertificateDer;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,10 @@ pub struct PeerCertificate {
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub address: SocketAddr,
+    /// The address as text: it is told of every request.
+    pub text: String,
+    /// The address without its port, as X-Forwarded-For names it.
+    pub node: HeaderValue,
     /// The listener's port, for X-Forwarded-Port.
     pub local_port: u16,
     /// Whether the connection is TLS.
@@ -23,6 +28,14 @@ pub struct Peer {
     pub certificate: Option<Arc<PeerCertificate>>,
     /// Whether the peer's own X-Request-Id and X-Forwarded-* headers are believed.
     pub trusted: bool,
+}
+
+impl Peer {
+    pub fn new(address: SocketAddr, local_port: u16, secure: bool, trusted: bool) -> Self {
+        let node = HeaderValue::try_from(address.ip().to_canonical().to_string());
+        let node = node.unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self { address, text: address.to_string(), node, local_port, secure, certificate: None, trusted }
+    }
 }
 
 /// Whether an address lies in one of the networks. An IPv4 address in IPv6 clothes is IPv4.

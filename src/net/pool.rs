@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
@@ -20,7 +21,7 @@ type Sender = SendRequest<Outgoing>;
 /// Idle connections by `host:port`, the latest used on top.
 #[derive(Debug)]
 pub struct Pool {
-    idle: RefCell<HashMap<String, Vec<(Sender, Instant)>>>,
+    idle: RefCell<HashMap<Arc<str>, Vec<(Sender, Instant)>>>,
     most: usize,
 }
 
@@ -28,7 +29,7 @@ pub struct Pool {
 #[derive(Debug)]
 pub struct Lent {
     sender: Sender,
-    authority: String,
+    authority: Arc<str>,
     pool: Rc<Pool>,
     /// Whether it has carried a request before.
     pub reused: bool,
@@ -40,21 +41,21 @@ impl Pool {
     }
 
     /// An idle connection if there is one that still stands.
-    pub fn idle(self: &Rc<Self>, authority: &str) -> Option<Lent> {
+    pub fn idle(self: &Rc<Self>, authority: &Arc<str>) -> Option<Lent> {
         let mut idle = self.idle.borrow_mut();
         let stack = idle.get_mut(authority)?;
         while let Some((sender, since)) = stack.pop() {
             if sender.is_ready() && since.elapsed() < IDLE {
-                return Some(Lent { sender, authority: authority.to_owned(), pool: self.clone(), reused: true });
+                return Some(Lent { sender, authority: authority.clone(), pool: self.clone(), reused: true });
             }
         }
         None
     }
 
     /// A new connection.
-    pub async fn connect(self: &Rc<Self>, authority: &str) -> io::Result<Lent> {
+    pub async fn connect(self: &Rc<Self>, authority: &Arc<str>) -> io::Result<Lent> {
         let late = || io::Error::new(io::ErrorKind::TimedOut, "no connection within 5 s");
-        let stream = tokio::time::timeout(CONNECT, TcpStream::connect(authority)).await.map_err(|_| late())??;
+        let stream = tokio::time::timeout(CONNECT, TcpStream::connect(&**authority)).await.map_err(|_| late())??;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::Builder::new()
             .max_headers(256)
@@ -66,7 +67,7 @@ impl Pool {
                 tracing::debug!(%error, "a backend connection ended");
             }
         });
-        Ok(Lent { sender, authority: authority.to_owned(), pool: self.clone(), reused: false })
+        Ok(Lent { sender, authority: authority.clone(), pool: self.clone(), reused: false })
     }
 
     /// Closes what has been idle for too long.

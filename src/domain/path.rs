@@ -118,7 +118,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn normal(raw: &str) -> Result<String, Reason> {
-        NormalPath::parse(raw).map(|path| path.forward)
+        NormalPath::parse(raw).map(|path| path.forward.into_owned())
     }
 
     #[test]

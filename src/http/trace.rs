@@ -45,7 +45,9 @@ impl Ids {
         if page.capacity() < length {
             *page = BytesMut::with_capacity(PAGE);
         }
-        parts.iter().for_each(|part| page.put_slice(part));
+        for part in parts {
+            page.put_slice(part);
+        }
         let text = page.split().freeze();
         HeaderValue::from_maybe_shared(text).unwrap_or_else(|_| HeaderValue::from_static("none"))
     }

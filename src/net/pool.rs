@@ -18,10 +18,13 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 type Sender = SendRequest<Outgoing>;
 
+/// A connection and since when it has been idle.
+type Idle = (Sender, Instant);
+
 /// Idle connections by `host:port`, the latest used on top.
 #[derive(Debug)]
 pub struct Pool {
-    idle: RefCell<HashMap<Arc<str>, Vec<(Sender, Instant)>>>,
+    idle: RefCell<HashMap<Arc<str>, Vec<Idle>>>,
     most: usize,
 }
 

@@ -8,11 +8,11 @@ use crate::crypto::trust::Trust;
 use crate::crypto::x509::Certificate;
 use crate::domain::instance::{Instance, Parameters};
 use crate::domain::key::{Foreign, Wanted, model_time};
+use crate::domain::name::InstanceName;
 use crate::domain::signing::Phase;
 use crate::gateway::administer::authority::AuthorityRecord;
 use crate::gateway::administer::keys::Owned;
 use crate::gateway::administer::{AdminError, signing, tenant};
-use crate::net::tls;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -103,7 +103,14 @@ async fn shown(opened: &Opened, format: Format, instance: &Instance) -> Outcome 
 
 /// Flags win over the file.
 fn parameters(settings: InstanceSettings) -> Result<Parameters, Failure> {
-    let named = Parameters { roles: settings.roles, token_validity: settings.token_validity }.checked()?;
+    let trusted_cas = settings.trusted_ca.map(|files| files.iter().map(|file| read(file)).collect());
+    let named = Parameters {
+        roles: settings.roles,
+        token_validity: settings.token_validity,
+        bound_tokens: settings.certificate_bound_access_tokens,
+        trusted_cas: trusted_cas.transpose()?,
+    };
+    let named = named.checked()?;
     match settings.parameters {
         Some(file) => Ok(named.or(Parameters::parse(&read_json(&file)?)?)),
         None => Ok(named),
@@ -130,12 +137,12 @@ pub async fn key(config: &Path, format: Format, command: KeyCommand) -> Outcome 
                 (None, KeyType::Certificate) => Wanted::certificate(validity, key_length)?,
                 (None, KeyType::CertificateExternal) => external(certificate.as_deref(), pin_certificate)?,
             };
-            let shown = admin.create_key(&instance, name, wanted, &trust(&opened).await?).await?;
+            let shown = admin.create_key(&instance, name, wanted, &trust(&opened, &instance).await?).await?;
             output::json(&shown)
         }
         KeyCommand::Import { instance, name, file } => {
             let foreign = Foreign::parse(&read_json(&file)?)?;
-            admin.import_key(&instance, name, foreign, &trust(&opened).await?).await?;
+            admin.import_key(&instance, name, foreign, &trust(&opened, &instance).await?).await?;
             Ok(())
         }
         KeyCommand::List { instance } => key_listing(format, &admin.list_keys(instance.as_ref()).await?),
@@ -169,20 +176,25 @@ fn key_listing(format: Format, keys: &[Owned]) -> Outcome {
     )
 }
 
-/// The CAs that the gateway believes: the configured ones and its own.
-async fn authorities(opened: &Opened) -> Result<Vec<Certificate>, Failure> {
+/// The CAs that the gateway believes: the configured ones, its own, and those of an instance.
+async fn authorities(opened: &Opened, instance: Option<&Instance>) -> Result<Vec<Certificate>, Failure> {
     let own = opened.store.get::<AuthorityRecord>("authority").await?;
-    let own = own.map(|record| Certificate::from_pem(&record.certificate)).transpose()?;
-    Ok(opened.config.trusted_cas.iter().cloned().chain(own).collect())
+    let own = own.into_iter().map(|record| record.certificate);
+    let named = instance.into_iter().flat_map(|instance| instance.trusted_cas.clone());
+    let read = own.chain(named).map(|pem| Certificate::from_pem(&pem)).collect::<Result<Vec<_>, _>>()?;
+    Ok(opened.config.all_cas().into_iter().chain(read).collect())
 }
 
-async fn trust(opened: &Opened) -> Result<Trust, Failure> {
-    Ok(Trust::new(authorities(opened).await?, tls::provider())?)
+/// What judges a certificate that is uploaded for an instance.
+async fn trust(opened: &Opened, instance: &InstanceName) -> Result<Trust, Failure> {
+    let instance = opened.administration().show_instance(instance).await?;
+    let authorities = authorities(opened, Some(&instance)).await?;
+    Ok(Trust::new(authorities, opened.config.crls.clone(), opened.config.revocation)?)
 }
 
 pub async fn trusted_cas(config: &Path, format: Format) -> Outcome {
     let opened = Opened::new(config).await?;
-    let rows = authorities(&opened).await?.into_iter().map(|ca| {
+    let rows = authorities(&opened, None).await?.into_iter().map(|ca| {
         let state = if (ca.not_before..=ca.not_after).contains(&now()) { "valid" } else { "out of its time" };
         vec![
             json!(ca.subject),

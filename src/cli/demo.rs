@@ -11,7 +11,6 @@ use crate::domain::instance::{Parameters, Plan};
 use crate::domain::key::Wanted;
 use crate::domain::name::{InstanceName, KeyName, RoleName};
 use crate::gateway::administer::{AdminError, Administration};
-use crate::net::tls;
 use secrecy::ExposeSecret;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -90,7 +89,7 @@ async fn service_key(opened: &Opened, dir: &Path, name: &str, role: &str) -> Res
         admin.delete_key(&instance, &key).await?;
     }
     ensure_instance(&admin, &instance, RoleName::parse(role)?).await?;
-    let trust = Trust::new(opened.config.trusted_cas.clone(), tls::provider())?;
+    let trust = Trust::of(opened.config.trusted_cas.clone())?;
     let shown = admin.create_key(&instance, key, Wanted::Secret, &trust).await?;
     replace(&file, &format!("{shown:#}\n"), 0o600)?;
     ServiceKey::read(&file)
@@ -101,7 +100,7 @@ async fn ensure_instance(admin: &Administration<'_>, name: &InstanceName, role: 
         Ok(()) | Err(AdminError::Exists { .. }) => {}
         Err(error) => return Err(error),
     }
-    let parameters = Parameters { roles: Some(vec![role]), token_validity: None };
+    let parameters = Parameters { roles: Some(vec![role]), ..Parameters::default() };
     match admin.create_instance(name.clone(), Plan::IntegrationFlow, &parameters).await {
         Ok(_) | Err(AdminError::Exists { .. }) => Ok(()),
         Err(error) => Err(error),

@@ -107,6 +107,12 @@ struct InstanceSettings {
     /// Seconds that an access token lives, 3600 to 86400.
     #[arg(long, value_name = "S")]
     token_validity: Option<i64>,
+    /// Bind access tokens to the client certificate that they were got with (RFC 8705).
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    certificate_bound_access_tokens: Option<bool>,
+    /// CAs that alone may vouch for this client's certificates; may be repeated.
+    #[arg(long, value_name = "F.pem")]
+    trusted_ca: Option<Vec<PathBuf>>,
     /// The model's JSON: {"roles":[..],"grant-types":[..],"token-validity":..}
     #[arg(long, value_name = "F.json")]
     parameters: Option<PathBuf>,

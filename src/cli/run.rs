@@ -23,7 +23,7 @@ pub fn load(path: &Path) -> Result<Loaded, Failure> {
 
 /// A file that an operator named.
 pub fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| Failure::text(format!("{} cannot be read: {error}", path.display())))
+    config::disk::text(path).map_err(|error| Failure::text(format!("{} cannot be read: {error}", path.display())))
 }
 
 /// The same, as JSON.

@@ -23,7 +23,7 @@ pub fn certificate_files(path: &Path) -> io::Result<Vec<PathBuf>> {
     files.sort_by_key(std::fs::DirEntry::file_name);
     let wanted = |path: &PathBuf| {
         let ending = path.extension().and_then(|ending| ending.to_str());
-        matches!(ending, Some("pem" | "crt" | "cer"))
+        matches!(ending, Some("pem" | "crt" | "cer" | "crl"))
     };
     Ok(files.into_iter().map(|entry| entry.path()).filter(wanted).collect())
 }

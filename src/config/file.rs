@@ -24,8 +24,13 @@ pub struct File {
     pub admin: AdminSection,
     /// Where state is kept.
     pub store: StoreSection,
-    /// Files and folders of CA certificates (PEM) that may vouch for client certificates.
+    /// The origin at which clients with certificates connect, if that is another one.
+    pub mtls_url: Option<String>,
+    /// Files and folders of CA certificates (PEM) that may vouch for client certificates, and of
+    /// revocation lists (*.crl or in the same files).
     pub trusted_cas: Vec<String>,
+    /// What revocation lists decide besides who is on them.
+    pub revocation: RevocationSection,
     /// Access tokens.
     pub tokens: TokensSection,
     /// Token servers besides our own. Not part of this version: must be empty.
@@ -44,11 +49,13 @@ impl Default for File {
     fn default() -> Self {
         Self {
             public_url: "https://localhost:8443".into(),
+            mtls_url: None,
             tenant: TenantSection::default(),
             listeners: vec![ListenerSection { tls: Some(TlsSection::default()), ..ListenerSection::default() }],
             admin: AdminSection::default(),
             store: StoreSection::default(),
             trusted_cas: Vec::new(),
+            revocation: RevocationSection::default(),
             tokens: TokensSection::default(),
             issuers: Vec::new(),
             outbound: OutboundSection::default(),
@@ -85,13 +92,26 @@ pub struct ListenerSection {
     pub address: String,
     /// Without it the listener is plain HTTP.
     pub tls: Option<TlsSection>,
-    /// Networks whose X-Request-Id and X-Forwarded-* headers are believed.
+    /// Networks whose X-Request-Id and X-Forwarded-* headers are believed, and their certificate
+    /// header and PROXY protocol if those are set.
     pub trusted_proxies: Vec<String>,
+    /// The header in which the trusted proxies, and nobody else, send their callers' certificates:
+    /// x-forwarded-client-cert (Envoy), client-cert (RFC 9440), or any other name with PEM or
+    /// base64 (nginx, HAProxy, Traefik). The proxies must replace what callers send in it.
+    pub certificate_header: Option<String>,
+    /// Connections of the trusted proxies begin with a PROXY header (version 1 or 2).
+    pub proxy_protocol: bool,
 }
 
 impl Default for ListenerSection {
     fn default() -> Self {
-        Self { address: "127.0.0.1:8443".into(), tls: None, trusted_proxies: Vec::new() }
+        Self {
+            address: "127.0.0.1:8443".into(),
+            tls: None,
+            trusted_proxies: Vec::new(),
+            certificate_header: None,
+            proxy_protocol: false,
+        }
     }
 }
 
@@ -103,11 +123,39 @@ pub struct TlsSection {
     pub certificate: String,
     /// Its private key, PEM.
     pub key: String,
+    /// CAs that alone may vouch for callers of this listener, in place of the general list.
+    pub trusted_cas: Option<Vec<String>>,
+}
+
+/// What revocation lists decide besides who is on them.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RevocationSection {
+    /// When a list's next update has passed: refuse all that its CA issued, or accept.
+    pub expired_crl: RefuseFirst,
+    /// When a CA has no list: accept what it issued, or refuse.
+    pub without_crl: AcceptFirst,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RefuseFirst {
+    #[default]
+    Refuse,
+    Accept,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AcceptFirst {
+    #[default]
+    Accept,
+    Refuse,
 }
 
 impl Default for TlsSection {
     fn default() -> Self {
-        Self { certificate: "certs/server.pem".into(), key: "certs/server-key.pem".into() }
+        Self { certificate: "certs/server.pem".into(), key: "certs/server-key.pem".into(), trusted_cas: None }
     }
 }
 
@@ -237,6 +285,12 @@ pub struct RouteSection {
     pub authorization: AuthorizationWord,
     /// The role that a caller's token needs (default ESBMessaging.send).
     pub user_role: Option<String>,
+    /// Credentials that a route with a user role takes (default: bearer and certificate).
+    pub accept: Option<Vec<CredentialWord>>,
+    /// With `authorization: client_certificate`: who may call, by the certificate's names.
+    pub certificates: Vec<CertificateNames>,
+    /// CAs that alone may vouch for client certificates on this route.
+    pub trusted_cas: Option<Vec<String>>,
     /// The backend's name.
     pub backend: String,
     /// Bytes of a request body (default 40MiB).
@@ -250,7 +304,30 @@ pub struct RouteSection {
 pub enum AuthorizationWord {
     #[default]
     UserRole,
+    ClientCertificate,
     None,
+}
+
+/// A way to prove who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialWord {
+    /// An access token.
+    Bearer,
+    /// A client certificate that belongs to a service key, without a token.
+    Certificate,
+    /// Clientid and clientsecret in each call, without a token.
+    Basic,
+}
+
+/// Names as `flowgate trusted-ca inspect` shows them (RFC 4514).
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[schemars(extend("required" = ["subject", "issuer"]))]
+#[serde(default, deny_unknown_fields)]
+pub struct CertificateNames {
+    /// Such as CN=sender,O=Example,C=DE.
+    pub subject: String,
+    pub issuer: String,
 }
 
 /// The JSON Schema of config.yaml.

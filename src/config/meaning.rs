@@ -2,14 +2,16 @@
 //! fault that it finds.
 
 use super::fault::Faults;
-use super::file::{File, LimitsSection, ListenerSection, TlsSection};
+use super::file::{AcceptFirst, File, LimitsSection, ListenerSection, RefuseFirst, TlsSection};
 use super::source::Places;
 use super::{Config, Limits, Listener, MasterKeySource, StoreSetting, TenantSetting, TlsMaterial, Tokens};
 use super::{disk, units};
 use crate::crypto::digest::sha256;
-use crate::crypto::x509::{self, Certificate};
-use crate::crypto::{seal::MasterKey, trust};
+use crate::crypto::seal::MasterKey;
+use crate::crypto::trust::Revocation;
+use crate::crypto::x509::{self, Crl};
 use crate::domain::key::Origin;
+use http::HeaderName;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
@@ -27,18 +29,25 @@ pub struct Meaning<'a> {
     watch: Vec<PathBuf>,
     /// Digests of all that was read.
     seen: Vec<u8>,
+    pub(super) crls: Vec<Crl>,
 }
 
 impl<'a> Meaning<'a> {
     pub fn new(base: &'a Path, places: &'a Places, faults: &'a mut Faults) -> Self {
-        Self { base, places, faults, watch: Vec::new(), seen: Vec::new() }
+        Self { base, places, faults, watch: Vec::new(), seen: Vec::new(), crls: Vec::new() }
     }
 
     pub fn config(mut self, said: &File) -> Config {
-        let origin = self.origin(&said.public_url);
+        let origin = self.origin("/public_url", &said.public_url);
+        let mtls_url = said.mtls_url.as_ref().map(|text| self.origin("/mtls_url", text).url);
         let admin = self.address("/admin/address", &said.admin.address);
         let listeners = self.listeners(&said.listeners, admin);
-        let trusted_cas = self.trusted_cas(&said.trusted_cas);
+        let trusted_cas = self.trusted_cas("", &said.trusted_cas);
+        let route_cas = self.route_cas(&said.routes);
+        let revocation = Revocation {
+            expired_refuses: said.revocation.expired_crl == RefuseFirst::Refuse,
+            required: said.revocation.without_crl == AcceptFirst::Refuse,
+        };
         let tenant = self.tenant(said);
         let tokens = self.tokens(said);
         let limits = self.limits(&said.limits);
@@ -46,8 +55,24 @@ impl<'a> Meaning<'a> {
         self.not_in_this_version(said);
         let backends = self.backends(&said.backends, &listeners, admin);
         let routes = self.routes(&said.routes, &backends);
-        let (watch, seen) = (self.watch, sha256(&self.seen));
-        Config { origin, tenant, listeners, admin, store, trusted_cas, tokens, limits, routes, watch, seen }
+        let (watch, seen, crls) = (self.watch, sha256(&self.seen), self.crls);
+        Config {
+            origin,
+            tenant,
+            listeners,
+            admin,
+            store,
+            mtls_url,
+            trusted_cas,
+            route_cas,
+            crls,
+            revocation,
+            tokens,
+            limits,
+            routes,
+            watch,
+            seen,
+        }
     }
 
     pub(super) fn error(&mut self, pointer: &str, message: impl Into<String>, remedy: impl Into<String>) {
@@ -55,19 +80,19 @@ impl<'a> Meaning<'a> {
         self.faults.error(place, message, remedy);
     }
 
-    fn text(&mut self, path: &Path) -> std::io::Result<String> {
+    pub(super) fn text(&mut self, path: &Path) -> std::io::Result<String> {
         let text = disk::text(path)?;
         self.seen.extend_from_slice(&sha256(text.as_bytes()));
         Ok(text)
     }
 
-    fn path(&mut self, text: &str) -> PathBuf {
+    pub(super) fn path(&mut self, text: &str) -> PathBuf {
         let path = self.base.join(text);
         self.watch.push(path.clone());
         path
     }
 
-    fn origin(&mut self, text: &str) -> Origin {
+    fn origin(&mut self, pointer: &str, text: &str) -> Origin {
         let parsed = Url::parse(text).ok().filter(|url| {
             let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
             bare && url.username().is_empty() && matches!(url.scheme(), "https" | "http") && url.has_host()
@@ -76,7 +101,7 @@ impl<'a> Meaning<'a> {
             Some(url) => Origin { url: url.origin().ascii_serialization() },
             None => {
                 self.error(
-                    "/public_url",
+                    pointer,
                     format!("`{text}` is not an origin"),
                     "give scheme, host and port only, such as https://gateway.example.com: clients cut off any path",
                 );
@@ -163,9 +188,40 @@ impl<'a> Meaning<'a> {
                     ),
                 }
             }
-            out.push(Listener { address, tls, trusted_proxies });
+            let certificate_header = self.certificate_header(&pointer, one);
+            out.push(Listener {
+                address,
+                tls,
+                trusted_proxies,
+                certificate_header,
+                proxy_protocol: one.proxy_protocol,
+            });
         }
         out
+    }
+
+    /// A header that only trusted proxies may set; one that means something else already cannot be it.
+    fn certificate_header(&mut self, pointer: &str, said: &ListenerSection) -> Option<HeaderName> {
+        if said.trusted_proxies.is_empty() && (said.certificate_header.is_some() || said.proxy_protocol) {
+            self.error(
+                pointer,
+                "nobody is trusted to set a certificate header or a PROXY header",
+                "list the proxies' addresses in `trusted_proxies`",
+            );
+        }
+        let text = said.certificate_header.as_ref()?;
+        let taken = ["authorization", "cookie", "host", "client-cert-chain", "connection", "content-length"];
+        match HeaderName::try_from(text.as_str()) {
+            Ok(name) if !taken.contains(&name.as_str()) => Some(name),
+            _ => {
+                self.error(
+                    &format!("{pointer}/certificate_header"),
+                    format!("`{text}` cannot be a certificate header"),
+                    "name the header that the proxy sets, such as x-forwarded-client-cert, client-cert or x-ssl-client-cert",
+                );
+                None
+            }
+        }
     }
 
     fn tls(&mut self, pointer: &str, said: &TlsSection) -> Option<TlsMaterial> {
@@ -194,10 +250,11 @@ impl<'a> Meaning<'a> {
                 None
             }
         });
+        let trusted_cas = said.trusted_cas.as_ref().map(|list| self.trusted_cas(pointer, list));
         let (chain, key) = (chain?, key?);
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         match CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider) {
-            Ok(_) => Some(TlsMaterial { chain, key }),
+            Ok(_) => Some(TlsMaterial { chain, key, trusted_cas }),
             Err(error) => {
                 self.error(
                     &at_key,
@@ -222,59 +279,6 @@ impl<'a> Meaning<'a> {
                 None
             }
         }
-    }
-
-    fn trusted_cas(&mut self, said: &[String]) -> Vec<Certificate> {
-        let mut out: Vec<Certificate> = Vec::new();
-        for (index, text) in said.iter().enumerate() {
-            let pointer = format!("/trusted_cas/{index}");
-            let path = self.path(text);
-            let files = match disk::certificate_files(&path) {
-                Ok(files) => files,
-                Err(error) => {
-                    self.error(
-                        &pointer,
-                        format!("{text} cannot be read: {error}"),
-                        "name a PEM file, or a folder with *.pem, *.crt or *.cer files",
-                    );
-                    continue;
-                }
-            };
-            for file in files {
-                for one in self.authorities(&pointer, &file) {
-                    if !out.iter().any(|known| known.fingerprint == one.fingerprint) {
-                        out.push(one);
-                    }
-                }
-            }
-        }
-        out
-    }
-
-    fn authorities(&mut self, pointer: &str, file: &Path) -> Vec<Certificate> {
-        let shown = file.display();
-        let read = self.text(file).map_err(|error| error.to_string());
-        let read = read.and_then(|text| x509::chain(&text).map_err(|error| error.to_string()));
-        let ders = match read {
-            Ok(ders) => ders,
-            Err(error) => {
-                self.error(pointer, format!("{shown}: {error}"), "give CA certificates as PEM");
-                return Vec::new();
-            }
-        };
-        let mut out = Vec::new();
-        for der in ders {
-            match Certificate::from_der(&der).map_err(trust::Unfit::from).and_then(|one| trust::fit(&one).map(|()| one))
-            {
-                Ok(one) => out.push(one),
-                Err(error) => self.error(
-                    pointer,
-                    format!("{shown}: {error}"),
-                    "only CAs belong here; a partner's own certificate becomes a key of type certificate_external",
-                ),
-            }
-        }
-        out
     }
 
     fn tenant(&mut self, said: &File) -> TenantSetting {

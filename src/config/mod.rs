@@ -1,6 +1,7 @@
 //! The configuration as meant: typed, defaulted, every reference resolved. After loading nothing
 //! downstream checks anything again.
 
+mod authorities;
 pub mod disk;
 pub mod fault;
 pub mod file;
@@ -12,13 +13,16 @@ pub mod units;
 
 use crate::crypto::digest::{Digest, sha256};
 use crate::crypto::keyring::Algorithm;
-use crate::crypto::x509::Certificate;
+use crate::crypto::trust::Revocation;
+use crate::crypto::x509::{Certificate, Crl};
 use crate::domain::key::Origin;
 use crate::domain::route::Route;
 use fault::Faults;
+use http::HeaderName;
 use ipnet::IpNet;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::SecretString;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +35,14 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     pub admin: SocketAddr,
     pub store: StoreSetting,
+    /// Where clients with certificates connect, if that is another origin.
+    pub mtls_url: Option<String>,
     pub trusted_cas: Vec<Certificate>,
+    /// CAs of single routes, by the route's name.
+    pub route_cas: BTreeMap<String, Vec<Certificate>>,
+    /// Revocation lists from beside all of them.
+    pub crls: Vec<Crl>,
+    pub revocation: Revocation,
     pub tokens: Tokens,
     pub limits: Limits,
     pub routes: Vec<Route>,
@@ -53,6 +64,8 @@ pub struct Listener {
     pub address: SocketAddr,
     pub tls: Option<TlsMaterial>,
     pub trusted_proxies: Vec<IpNet>,
+    pub certificate_header: Option<HeaderName>,
+    pub proxy_protocol: bool,
 }
 
 /// A server certificate with its key, read and known to belong together.
@@ -60,6 +73,8 @@ pub struct Listener {
 pub struct TlsMaterial {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivateKeyDer<'static>,
+    /// The CAs of this listener alone.
+    pub trusted_cas: Option<Vec<Certificate>>,
 }
 
 #[derive(Debug, Clone)]
@@ -97,6 +112,16 @@ pub struct Limits {
     pub token_cache: u64,
     pub drain_time: Duration,
     pub idle_backend_connections: usize,
+}
+
+impl Config {
+    /// The CAs of all lists together, each once.
+    pub fn all_cas(&self) -> Vec<Certificate> {
+        let listeners = self.listeners.iter().filter_map(|one| one.tls.as_ref()?.trusted_cas.as_ref());
+        let lists = std::iter::once(&self.trusted_cas).chain(listeners).chain(self.route_cas.values());
+        let mut seen = HashSet::new();
+        lists.flatten().filter(|ca| seen.insert(ca.fingerprint)).cloned().collect()
+    }
 }
 
 /// A loaded configuration, with whatever deserves a warning.

@@ -1,12 +1,14 @@
 //! Backends and routes, from said to meant.
 
 use super::fault::Place;
-use super::file::{AuthorizationWord, BackendSection, RouteSection};
+use super::file::{AuthorizationWord, BackendSection, CredentialWord, RouteSection};
 use super::meaning::Meaning;
 use super::{Listener, SharedBackend};
+use crate::crypto::dn::Dn;
+use crate::crypto::x509::Names;
 use crate::domain::name::{RoleName, did_you_mean};
 use crate::domain::role::DEFAULT_ROLE;
-use crate::domain::route::{Authorization, Backend, Pattern, Route, Server};
+use crate::domain::route::{Accepts, Authorization, Backend, Pattern, Route, Server};
 use http::HeaderValue;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -115,15 +117,17 @@ impl Meaning<'_> {
             .max_body
             .as_deref()
             .map_or(DEFAULT_MAX_BODY, |text| self.size(&format!("{pointer}/max_body"), text, 0, 1 << 40));
-        if said.authorization == AuthorizationWord::None && said.user_role.is_some() {
+        if said.authorization != AuthorizationWord::UserRole && said.user_role.is_some() {
             self.error(
                 &format!("{pointer}/user_role"),
-                "an open route has no user role",
-                "take `user_role` away, or `authorization: none`",
+                "only a route with `authorization: user_role` has a user role",
+                "take `user_role` away, or the other `authorization`",
             );
         }
+        let names = self.certificate_names(pointer, said);
         let authorization = match said.authorization {
             AuthorizationWord::UserRole => Authorization::UserRole(role?),
+            AuthorizationWord::ClientCertificate => Authorization::Certificates(names),
             AuthorizationWord::None => Authorization::None,
         };
         Some(Route {
@@ -133,7 +137,65 @@ impl Meaning<'_> {
             backend: backend?,
             max_body,
             keep_token: said.keep_token,
+            accepts: self.accepts(pointer, said),
         })
+    }
+
+    /// Who may call a route by certificate alone.
+    fn certificate_names(&mut self, pointer: &str, said: &RouteSection) -> Vec<Names> {
+        let by_certificate = said.authorization == AuthorizationWord::ClientCertificate;
+        if by_certificate && said.certificates.is_empty() {
+            self.error(
+                pointer,
+                format!("route `{}` takes client certificates and lists none", said.name),
+                "add `certificates: [{ subject: \"CN=..\", issuer: \"CN=..\" }]`",
+            );
+        }
+        if !by_certificate && !said.certificates.is_empty() {
+            self.error(
+                &format!("{pointer}/certificates"),
+                "a list of certificates belongs to `authorization: client_certificate`",
+                "set that, or take `certificates` away",
+            );
+        }
+        let mut out = Vec::new();
+        for (index, one) in said.certificates.iter().enumerate() {
+            let mut name = |field: &str, text: &str| match Dn::parse(text) {
+                Ok(name) => Some(name.identity),
+                Err(error) => {
+                    self.error(
+                        &format!("{pointer}/certificates/{index}/{field}"),
+                        error.to_string(),
+                        "write it as `flowgate trusted-ca inspect` shows it",
+                    );
+                    None
+                }
+            };
+            if let (Some(subject), Some(issuer)) = (name("subject", &one.subject), name("issuer", &one.issuer)) {
+                out.push(Names { subject, issuer });
+            }
+        }
+        out
+    }
+
+    fn accepts(&mut self, pointer: &str, said: &RouteSection) -> Accepts {
+        let Some(words) = &said.accept else { return Accepts::default() };
+        if said.authorization != AuthorizationWord::UserRole {
+            self.error(
+                &format!("{pointer}/accept"),
+                "only a route with a user role has a choice of credentials",
+                "take `accept` away",
+            );
+        }
+        if !words.contains(&CredentialWord::Bearer) {
+            self.error(
+                &format!("{pointer}/accept"),
+                "a route with a user role takes access tokens",
+                "add `bearer` to the list",
+            );
+        }
+        let has = |word| words.contains(&word);
+        Accepts { certificate: has(CredentialWord::Certificate), basic: has(CredentialWord::Basic) }
     }
 
     fn overlaps(&mut self, routes: &[(usize, Route)]) {

@@ -3,6 +3,7 @@
 
 pub mod ca;
 pub mod digest;
+pub mod dn;
 pub mod json;
 pub mod jws;
 pub mod keyring;

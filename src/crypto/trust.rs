@@ -2,7 +2,9 @@
 //! rustls' own verifier; around it stands what that verifier leaves open (sizes, same-named CAs,
 //! key usages, the leaf's own content).
 
-use super::x509::{Certificate, CertificateError};
+use super::digest::{Digest, sha256};
+use super::x509::{Certificate, CertificateError, Crl};
+use arc_swap::ArcSwap;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
@@ -40,6 +42,14 @@ pub enum Distrust {
         "no trusted CA vouches for it: the issuer {0} is neither trusted nor among the presented certificates; add that CA to trusted_cas or send the missing intermediate"
     )]
     UnknownIssuer(String),
+    #[error(
+        "a trusted CA is called {0} too, but has another key: it did not issue this; add the CA that did, if it is to be trusted"
+    )]
+    OtherKey(String),
+    #[error(
+        "its issuer name {0} is written in another encoding than the CA's own name, which path building takes for another name; add the CA directly above the certificate to trusted_cas, or pin the certificate"
+    )]
+    Spelling(String),
     #[error("it has expired, or a CA above it has")]
     Expired,
     #[error("it is not yet valid, or a CA above it is not")]
@@ -52,10 +62,39 @@ pub enum Distrust {
     NoClientAuth,
     #[error("its key usage lacks digitalSignature")]
     NoDigitalSignature,
+    #[error("it has an RSA key of {0} bits; use 2048 or more")]
+    WeakKey(usize),
+    #[error("it has the critical extension {0}, which nothing here understands (RFC 5280, 4.2)")]
+    Critical(String),
     #[error("it has no subject, so there is no name to know it by")]
     NoSubject,
+    #[error("it, or a CA above it, is on the revocation list of its CA")]
+    Revoked,
+    #[error(
+        "the revocation list of its CA has passed its next update; put a current one beside the CA, or set revocation.expired_crl: accept"
+    )]
+    CrlExpired,
+    #[error("there is no revocation list of its CA, and revocation.without_crl is refuse; put one beside the CA")]
+    CrlMissing,
     #[error("its path does not verify: {0}")]
     Path(String),
+}
+
+impl Distrust {
+    /// Whether the certificate itself may be in order, and only its path is not: then its pin can
+    /// stand for the path.
+    pub fn pin_helps(&self) -> bool {
+        matches!(
+            self,
+            Self::NoAuthorities
+                | Self::UnknownIssuer(_)
+                | Self::OtherKey(_)
+                | Self::Spelling(_)
+                | Self::IsCa
+                | Self::Path(_)
+                | Self::NoClientAuth
+        )
+    }
 }
 
 /// Why a certificate is unfit as a trusted CA.
@@ -73,36 +112,97 @@ pub enum Unfit {
     WeakKey(String, usize),
     #[error("{0} is restricted to usages other than clientAuth")]
     NoClientAuth(String),
+    #[error("{0} has the critical extension {1}, which nothing here understands (RFC 5280, 4.2)")]
+    Extension(String, String),
     #[error("{0} cannot serve as a trust anchor: {1}")]
     Anchor(String, String),
+    #[error("the revocation list of {0} cannot be used: {1}")]
+    Crl(String, String),
 }
 
-/// A set of trusted CAs, ready to judge.
+/// What revocation lists decide besides who is on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revocation {
+    /// A list whose next update has passed refuses all that its CA issued.
+    pub expired_refuses: bool,
+    /// A CA without a list vouches for nobody.
+    pub required: bool,
+}
+
+impl Default for Revocation {
+    fn default() -> Self {
+        Self { expired_refuses: true, required: false }
+    }
+}
+
+/// Certificates that are believed as they stand, by their fingerprint: a partner's own, pinned by a
+/// service key, which no CA needs to vouch for.
+pub trait Pins: Send + Sync {
+    fn holds(&self, fingerprint: &Digest) -> bool;
+
+    /// Whether there is any.
+    fn any(&self) -> bool;
+}
+
+/// The one provider of TLS cryptography.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// A set of trusted CAs with their revocation lists, ready to judge.
 pub struct Trust {
     authorities: Vec<Certificate>,
-    inner: Option<Arc<dyn ClientCertVerifier>>,
+    crls: Vec<Crl>,
+    revocation: Revocation,
+    hints: Vec<DistinguishedName>,
     provider: Arc<CryptoProvider>,
+    window: ArcSwap<Window>,
+}
+
+/// A verifier for the time in which the same CAs are current: for the library an anchor is a name
+/// and a key, and one that has ended would vouch for ever.
+struct Window {
+    from: i64,
+    until: i64,
+    inner: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Trust {
-    pub fn new(authorities: Vec<Certificate>, provider: Arc<CryptoProvider>) -> Result<Self, Unfit> {
+    pub fn new(authorities: Vec<Certificate>, crls: Vec<Crl>, revocation: Revocation) -> Result<Self, Unfit> {
+        let provider = provider();
         let mut roots = RootCertStore::empty();
         for authority in &authorities {
             fit(authority)?;
             let added = roots.add(authority.der.clone());
             added.map_err(|error| Unfit::Anchor(authority.subject.clone(), error.to_string()))?;
         }
-        let inner = (!authorities.is_empty())
-            .then(|| {
-                let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-                builder.allow_unauthenticated().build().ok()
-            })
-            .flatten();
-        Ok(Self { authorities, inner, provider })
+        let hints = roots.subjects();
+        for crl in &crls {
+            if !roots.is_empty() {
+                let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots.clone()), provider.clone());
+                let built = builder.with_crls([crl.der.clone()]).build();
+                built.map_err(|error| Unfit::Crl(crl.issuer.clone(), error.to_string()))?;
+            }
+        }
+        let never = Window { from: i64::MAX, until: i64::MIN, inner: None };
+        Ok(Self { authorities, crls, revocation, hints, provider, window: ArcSwap::from_pointee(never) })
+    }
+
+    /// CAs without revocation lists.
+    pub fn of(authorities: Vec<Certificate>) -> Result<Self, Unfit> {
+        Self::new(authorities, Vec::new(), Revocation::default())
     }
 
     pub fn authorities(&self) -> &[Certificate] {
         &self.authorities
+    }
+
+    pub fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
+    }
+
+    pub fn crls(&self) -> &[Crl] {
+        &self.crls
     }
 
     /// Judges a chain, leaf first, at `now` (Unix seconds), and returns the leaf as read.
@@ -112,26 +212,110 @@ impl Trust {
         let read = Certificate::from_der(leaf)?;
         let intermediates = usable(others);
         namesakes(&intermediates)?;
-        let inner = self.inner.as_ref().ok_or(Distrust::NoAuthorities)?;
+        let window = self.window(now);
+        let inner = window.inner.as_ref().ok_or_else(|| self.without_anchor(&read))?;
         let ders: Vec<_> = intermediates.iter().map(|one| one.der.clone()).collect();
         let time = UnixTime::since_unix_epoch(Duration::from_secs(now.try_into().unwrap_or_default()));
-        inner.verify_client_cert(leaf, &ders, time).map_err(|error| explain(&error, &read, &intermediates, now))?;
-        self.anchored(&read, &intermediates, now)?;
+        let verdict = inner.verify_client_cert(leaf, &ders, time);
+        verdict.map_err(|error| self.explain(&error, &read, &intermediates, now))?;
         fit_as_client(&read)?;
         Ok(read)
     }
 
-    /// For the inner verifier an anchor is a name and a key, so a trusted CA that has ended would
-    /// vouch for ever: some CA that can have anchored this path must be in its time.
-    fn anchored(&self, leaf: &Certificate, others: &[Certificate], now: i64) -> Result<(), Distrust> {
-        let names = || others.iter().chain([leaf]).map(|one| &one.issuer_der);
-        let anchors = self.authorities.iter().filter(|ca| names().any(|name| *name == ca.subject_der));
-        let mut dates = anchors.map(|ca| (ca.not_before..=ca.not_after).contains(&now));
-        if dates.any(|current| current) { Ok(()) } else { Err(Distrust::Expired) }
+    /// The same, but a pinned certificate needs no path.
+    pub fn judge(&self, chain: &[CertificateDer<'_>], now: i64, pins: &dyn Pins) -> Result<Certificate, Distrust> {
+        let leaf = chain.first().ok_or(Distrust::Nothing)?;
+        if pins.holds(&sha256(leaf)) {
+            let leaf = Certificate::from_der(leaf)?;
+            return fit_alone(&leaf, now).map(|()| leaf);
+        }
+        self.verify(chain, now)
     }
 
+    /// The second at which a verdict of `now` may turn into another by itself.
+    pub fn until(&self, now: i64) -> i64 {
+        self.window(now).until
+    }
+
+    fn window(&self, now: i64) -> Arc<Window> {
+        let window = self.window.load_full();
+        if (window.from..window.until).contains(&now) {
+            return window;
+        }
+        let fresh = Arc::new(self.window_at(now));
+        self.window.store(fresh.clone());
+        fresh
+    }
+
+    fn window_at(&self, now: i64) -> Window {
+        let lives = self.authorities.iter().flat_map(|ca| [ca.not_before, ca.not_after.saturating_add(1)]);
+        let updates = self.crls.iter().filter_map(|crl| crl.next_update).map(|next| next.saturating_add(1));
+        let (past, future): (Vec<_>, Vec<_>) = lives.chain(updates).partition(|edge| *edge <= now);
+        let mut roots = RootCertStore::empty();
+        for authority in self.authorities.iter().filter(|ca| ca.current(now)) {
+            // known to fit since `new`
+            let _ = roots.add(authority.der.clone());
+        }
+        let inner = (!roots.is_empty()).then(|| self.verifier(roots)).flatten();
+        let (from, until) = (past.into_iter().max(), future.into_iter().min());
+        Window { from: from.unwrap_or(i64::MIN), until: until.unwrap_or(i64::MAX), inner }
+    }
+
+    fn verifier(&self, roots: RootCertStore) -> Option<Arc<dyn ClientCertVerifier>> {
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), self.provider.clone());
+        let mut builder = builder.with_crls(self.crls.iter().map(|crl| crl.der.clone()));
+        if self.revocation.expired_refuses {
+            builder = builder.enforce_revocation_expiration();
+        }
+        if !self.revocation.required {
+            builder = builder.allow_unknown_revocation_status();
+        }
+        builder.build().ok()
+    }
+
+    /// No CA is current: either there is none, or the one that vouched has ended.
+    fn without_anchor(&self, leaf: &Certificate) -> Distrust {
+        let ended = self.authorities.iter().any(|ca| ca.subject_der == leaf.issuer_der);
+        if ended { Distrust::Expired } else { Distrust::NoAuthorities }
+    }
+
+    fn explain(&self, error: &rustls::Error, leaf: &Certificate, others: &[Certificate], now: i64) -> Distrust {
+        let rustls::Error::InvalidCertificate(cause) = error else { return Distrust::Path(error.to_string()) };
+        match cause {
+            PathError::Expired | PathError::ExpiredContext { .. } => Distrust::Expired,
+            PathError::NotValidYet | PathError::NotValidYetContext { .. } => Distrust::NotYetValid,
+            PathError::InvalidPurpose | PathError::InvalidPurposeContext { .. } => Distrust::NoClientAuth,
+            PathError::Revoked => Distrust::Revoked,
+            PathError::ExpiredRevocationList | PathError::ExpiredRevocationListContext { .. } => Distrust::CrlExpired,
+            PathError::UnknownRevocationStatus => Distrust::CrlMissing,
+            PathError::UnknownIssuer if leaf.not_after < now => Distrust::Expired,
+            PathError::UnknownIssuer => self.no_issuer(leaf, others, now),
+            PathError::Other(_) if leaf.is_ca => Distrust::IsCa,
+            other => Distrust::Path(format!("{other:?}")),
+        }
+    }
+
+    /// Why nobody vouches: a CA of the right name that has ended, or none of that name.
+    fn no_issuer(&self, leaf: &Certificate, others: &[Certificate], now: i64) -> Distrust {
+        let top = top(leaf, others);
+        let namesake = self.authorities.iter().find(|ca| ca.subject_der == top.issuer_der);
+        match namesake {
+            Some(ca) if !ca.current(now) => Distrust::Expired,
+            Some(_) => Distrust::OtherKey(top.issuer.clone()),
+            None => {
+                let spelled = self.authorities.iter().any(|ca| ca.names.subject == top.names.issuer);
+                if spelled {
+                    Distrust::Spelling(top.issuer.clone())
+                } else {
+                    Distrust::UnknownIssuer(top.issuer.clone())
+                }
+            }
+        }
+    }
+
+    /// Names of the CAs, for clients that choose a certificate by them.
     pub fn hints(&self) -> &[DistinguishedName] {
-        self.inner.as_ref().map_or(&[], |inner| inner.root_hint_subjects())
+        &self.hints
     }
 
     pub fn schemes(&self) -> Vec<SignatureScheme> {
@@ -183,8 +367,8 @@ fn usable(presented: &[CertificateDer<'_>]) -> Vec<Certificate> {
     read.filter(|one| one.is_ca && one.usages.key_cert_sign != Some(false)).collect()
 }
 
-/// The first issuer on the way up that nobody presented and nobody trusts.
-fn missing(leaf: &Certificate, others: &[Certificate]) -> String {
+/// The last certificate on the way up for whose issuer nobody presented a certificate.
+fn top<'a>(leaf: &'a Certificate, others: &'a [Certificate]) -> &'a Certificate {
     let mut at = leaf;
     for _ in 0..MAX_PRESENTED {
         let above = others.iter().find(|one| one.subject_der == at.issuer_der && !one.self_issued());
@@ -193,20 +377,7 @@ fn missing(leaf: &Certificate, others: &[Certificate]) -> String {
             None => break,
         }
     }
-    at.issuer.clone()
-}
-
-fn explain(error: &rustls::Error, leaf: &Certificate, others: &[Certificate], now: i64) -> Distrust {
-    let rustls::Error::InvalidCertificate(cause) = error else { return Distrust::Path(error.to_string()) };
-    match cause {
-        PathError::Expired | PathError::ExpiredContext { .. } => Distrust::Expired,
-        PathError::NotValidYet | PathError::NotValidYetContext { .. } => Distrust::NotYetValid,
-        PathError::InvalidPurpose | PathError::InvalidPurposeContext { .. } => Distrust::NoClientAuth,
-        PathError::UnknownIssuer if leaf.not_after < now => Distrust::Expired,
-        PathError::UnknownIssuer => Distrust::UnknownIssuer(missing(leaf, others)),
-        PathError::Other(_) if leaf.is_ca => Distrust::IsCa,
-        other => Distrust::Path(format!("{other:?}")),
-    }
+    at
 }
 
 fn namesakes(intermediates: &[Certificate]) -> Result<(), Distrust> {
@@ -231,7 +402,10 @@ pub fn fit(authority: &Certificate) -> Result<(), Unfit> {
     if authority.usages.client_auth == Some(false) {
         return Err(Unfit::NoClientAuth(name()));
     }
-    match authority.rsa_bits {
+    if let Some(oid) = &authority.unknown_critical {
+        return Err(Unfit::Extension(name(), oid.clone()));
+    }
+    match authority.key.rsa_bits {
         Some(bits) if bits < 2048 => Err(Unfit::WeakKey(name(), bits)),
         _ => Ok(()),
     }
@@ -253,4 +427,31 @@ fn fit_as_client(leaf: &Certificate) -> Result<(), Distrust> {
         return Err(Distrust::NoClientAuth);
     }
     Ok(())
+}
+
+/// What a certificate must say of itself to be believed by its pin alone. Nobody vouches for it, so
+/// a missing extension forbids nothing; what it says must not speak against this use.
+pub fn fit_alone(leaf: &Certificate, now: i64) -> Result<(), Distrust> {
+    if leaf.subject.is_empty() {
+        return Err(Distrust::NoSubject);
+    }
+    if leaf.not_after < now {
+        return Err(Distrust::Expired);
+    }
+    if leaf.not_before > now {
+        return Err(Distrust::NotYetValid);
+    }
+    if leaf.usages.digital_signature == Some(false) {
+        return Err(Distrust::NoDigitalSignature);
+    }
+    if leaf.usages.client_auth == Some(false) {
+        return Err(Distrust::NoClientAuth);
+    }
+    if let Some(oid) = &leaf.unknown_critical {
+        return Err(Distrust::Critical(oid.clone()));
+    }
+    match leaf.key.rsa_bits {
+        Some(bits) if bits < 2048 => Err(Distrust::WeakKey(bits)),
+        _ => Ok(()),
+    }
 }

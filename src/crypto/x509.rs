@@ -2,11 +2,11 @@
 //! from strangers, so whatever does not parse is an error and never "no name".
 
 use super::digest::{Digest, hex, sha256};
+use super::dn::Dn;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use rustls_pki_types::CertificateDer;
-use std::fmt::Write;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::extensions::ParsedExtension;
-use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509Name};
 use x509_parser::public_key::PublicKey;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +15,12 @@ pub enum CertificateError {
     NotPem,
     #[error("the certificate is not valid X.509 DER")]
     NotDer,
+    #[error(
+        "this holds a private key: nobody but its owner may have it. Nothing was kept; consider the key exposed, replace it, and give the certificate alone"
+    )]
+    PrivateKey,
+    #[error("the revocation list is not valid X.509 DER")]
+    NotCrl,
     #[error("the certificate's {0} cannot be read")]
     Unreadable(&'static str),
     #[error("an extension of the certificate is malformed or there twice")]
@@ -26,9 +32,11 @@ pub enum CertificateError {
 pub struct Certificate {
     pub der: CertificateDer<'static>,
     pub fingerprint: Digest,
-    /// RFC 4514 text for people; identity is compared on `subject_der` and `issuer_der`.
+    /// RFC 4514 text for people.
     pub subject: String,
     pub issuer: String,
+    pub names: Names,
+    /// As encoded: a path is built on equal bytes.
     pub subject_der: Vec<u8>,
     pub issuer_der: Vec<u8>,
     /// Hexadecimal, as the bytes stand: a serial number fits no integer type.
@@ -38,6 +46,26 @@ pub struct Certificate {
     pub not_after: i64,
     pub is_ca: bool,
     pub usages: Usages,
+    /// Intermediates that may stand below it.
+    pub path_length: Option<u32>,
+    /// A critical extension that nothing here understands, as its dotted number.
+    pub unknown_critical: Option<String>,
+    pub key: PublicKeyFacts,
+}
+
+/// Subject and issuer, equal where RFC 5280 calls the names equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Names {
+    pub subject: Digest,
+    pub issuer: Digest,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicKeyFacts {
+    /// SHA-256 of the subjectPublicKeyInfo: a CA is its key, whatever it calls itself.
+    pub digest: Digest,
+    /// Such as `RSA 2048` or `P-256`.
+    pub kind: String,
     /// Bits of the modulus, for RSA keys.
     pub rsa_bits: Option<usize>,
 }
@@ -48,6 +76,7 @@ pub struct Usages {
     pub digital_signature: Option<bool>,
     pub key_cert_sign: Option<bool>,
     pub client_auth: Option<bool>,
+    pub server_auth: Option<bool>,
 }
 
 impl Certificate {
@@ -56,12 +85,14 @@ impl Certificate {
         if !rest.is_empty() {
             return Err(CertificateError::NotDer);
         }
-        let name = |name: &X509Name<'_>, what| rfc4514(name).ok_or(CertificateError::Unreadable(what));
+        let name = |name: &X509Name<'_>, what| Dn::of(name).ok_or(CertificateError::Unreadable(what));
+        let (subject, issuer) = (name(parsed.subject(), "subject")?, name(parsed.issuer(), "issuer")?);
         let validity = parsed.validity();
         Ok(Self {
             fingerprint: sha256(der),
-            subject: name(parsed.subject(), "subject")?,
-            issuer: name(parsed.issuer(), "issuer")?,
+            names: Names { subject: subject.identity, issuer: issuer.identity },
+            subject: subject.text,
+            issuer: issuer.text,
             subject_der: parsed.subject().as_raw().to_vec(),
             issuer_der: parsed.issuer().as_raw().to_vec(),
             serial: hex(parsed.raw_serial()),
@@ -69,7 +100,9 @@ impl Certificate {
             not_after: validity.not_after.timestamp(),
             is_ca: parsed.is_ca(),
             usages: usages(&parsed)?,
-            rsa_bits: rsa_bits(&parsed)?,
+            path_length: parsed.basic_constraints().ok().flatten().and_then(|basic| basic.value.path_len_constraint),
+            unknown_critical: unknown_critical(&parsed),
+            key: key_facts(&parsed)?,
             der: der.clone().into_owned(),
         })
     }
@@ -82,21 +115,39 @@ impl Certificate {
     pub fn self_issued(&self) -> bool {
         self.subject_der == self.issuer_der
     }
+
+    /// Whether `now` (Unix seconds) lies in its life, both ends included (RFC 5280, 4.1.2.5).
+    pub fn current(&self, now: i64) -> bool {
+        (self.not_before..=self.not_after).contains(&now)
+    }
 }
 
 /// Every certificate in a text, in order. Tolerant where service keys are handled by people: line
 /// breaks may be missing or stand as the two characters `\n`, and the last dashes may be cut off.
 pub fn chain(text: &str) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    let out = blocks(text, "CERTIFICATE")?;
+    if out.is_empty() { Err(CertificateError::NotPem) } else { Ok(out.into_iter().map(CertificateDer::from).collect()) }
+}
+
+/// The same for a text that somebody uploads, where a private key is a mishap.
+pub fn uploaded(text: &str) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    if text.contains("PRIVATE KEY-----") { Err(CertificateError::PrivateKey) } else { chain(text) }
+}
+
+/// Every revocation list in a text.
+pub fn crls(text: &str) -> Result<Vec<Crl>, CertificateError> {
+    blocks(text, "X509 CRL")?.iter().map(|der| Crl::from_der(der)).collect()
+}
+
+fn blocks(text: &str, label: &str) -> Result<Vec<Vec<u8>>, CertificateError> {
     let text = text.replace("\\r", "").replace("\\n", "\n");
-    let mut out = Vec::new();
-    for block in text.split(BEGIN).skip(1) {
+    let begin = format!("-----BEGIN {label}-----");
+    let decode = |block: &str| {
         let body = block.split("-----").next().unwrap_or_default();
         let base64: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-        let der = STANDARD.decode(base64).map_err(|_| CertificateError::NotPem)?;
-        out.push(CertificateDer::from(der));
-    }
-    if out.is_empty() { Err(CertificateError::NotPem) } else { Ok(out) }
+        STANDARD.decode(base64).map_err(|_| CertificateError::NotPem)
+    };
+    text.split(begin.as_str()).skip(1).map(decode).collect()
 }
 
 fn usages(certificate: &X509Certificate<'_>) -> Result<Usages, CertificateError> {
@@ -112,7 +163,10 @@ fn usages(certificate: &X509Certificate<'_>) -> Result<Usages, CertificateError>
                 usages.digital_signature = Some(usage.digital_signature());
                 usages.key_cert_sign = Some(usage.key_cert_sign());
             }
-            ParsedExtension::ExtendedKeyUsage(usage) => usages.client_auth = Some(usage.client_auth),
+            ParsedExtension::ExtendedKeyUsage(usage) => {
+                usages.client_auth = Some(usage.client_auth);
+                usages.server_auth = Some(usage.server_auth);
+            }
             ParsedExtension::ParseError { .. } => return Err(CertificateError::Extension),
             _ => {}
         }
@@ -120,59 +174,82 @@ fn usages(certificate: &X509Certificate<'_>) -> Result<Usages, CertificateError>
     Ok(usages)
 }
 
-fn rsa_bits(certificate: &X509Certificate<'_>) -> Result<Option<usize>, CertificateError> {
-    match certificate.public_key().parsed() {
-        Ok(PublicKey::RSA(key)) => {
-            let start = key.modulus.iter().position(|byte| *byte != 0).unwrap_or(key.modulus.len());
-            Ok(Some((key.modulus.len() - start) * 8))
-        }
-        Ok(_) => Ok(None),
-        Err(_) => Err(CertificateError::Unreadable("public key")),
-    }
-}
-
-/// RFC 4514: the most specific name first, special characters escaped.
-fn rfc4514(name: &X509Name<'_>) -> Option<String> {
-    let mut out = String::new();
-    let parts: Vec<_> = name.iter_rdn().collect();
-    for (index, rdn) in parts.iter().rev().enumerate() {
-        for (at, attribute) in rdn.iter().enumerate() {
-            if index > 0 || at > 0 {
-                out.push(if at > 0 { '+' } else { ',' });
-            }
-            let oid = attribute.attr_type().to_id_string();
-            let label = SHORT.iter().find(|(id, _)| *id == oid).map_or(oid.as_str(), |(_, short)| short);
-            let _ = write!(out, "{label}=");
-            escape(attribute.as_str().ok()?, &mut out);
-        }
-    }
-    Some(out)
-}
-
-const SHORT: [(&str, &str); 9] = [
-    ("2.5.4.3", "CN"),
-    ("2.5.4.5", "SERIALNUMBER"),
-    ("2.5.4.6", "C"),
-    ("2.5.4.7", "L"),
-    ("2.5.4.8", "ST"),
-    ("2.5.4.9", "STREET"),
-    ("2.5.4.10", "O"),
-    ("2.5.4.11", "OU"),
-    ("0.9.2342.19200300.100.1.25", "DC"),
+/// Extensions that this crate or the path check reads (RFC 5280, 4.2.1); policies are read by
+/// neither, but as part of a trusted CA they restrict nothing that is decided here.
+const KNOWN: [&str; 12] = [
+    "2.5.29.14",
+    "2.5.29.15",
+    "2.5.29.17",
+    "2.5.29.19",
+    "2.5.29.30",
+    "2.5.29.31",
+    "2.5.29.32",
+    "2.5.29.33",
+    "2.5.29.35",
+    "2.5.29.36",
+    "2.5.29.37",
+    "2.5.29.54",
 ];
 
-fn escape(value: &str, out: &mut String) {
-    for (at, c) in value.chars().enumerate() {
-        let edge = at == 0 || at + 1 == value.chars().count();
-        match c {
-            ',' | '+' | '"' | '\\' | '<' | '>' | ';' => out.extend(['\\', c]),
-            '#' if at == 0 => out.extend(['\\', c]),
-            ' ' if edge => out.extend(['\\', c]),
-            c if c.is_control() => {
-                let _ = write!(out, "\\{:02X}", u32::from(c) & 0xff);
-            }
-            c => out.push(c),
+fn unknown_critical(certificate: &X509Certificate<'_>) -> Option<String> {
+    let critical = certificate.extensions().iter().filter(|extension| extension.critical);
+    critical.map(|extension| extension.oid.to_id_string()).find(|oid| !KNOWN.contains(&oid.as_str()))
+}
+
+fn key_facts(certificate: &X509Certificate<'_>) -> Result<PublicKeyFacts, CertificateError> {
+    let info = certificate.public_key();
+    let (kind, rsa_bits) = match info.parsed() {
+        Ok(PublicKey::RSA(key)) => {
+            let start = key.modulus.iter().position(|byte| *byte != 0).unwrap_or(key.modulus.len());
+            let lead = key.modulus.get(start).map_or(0, |byte| byte.leading_zeros() as usize);
+            let bits = (key.modulus.len() - start) * 8 - lead;
+            (format!("RSA {bits}"), Some(bits))
         }
+        Ok(PublicKey::EC(_)) => {
+            let curve = info.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
+            let curve = curve.map(|oid| oid.to_id_string()).unwrap_or_default();
+            let name = CURVES.iter().find(|(oid, _)| *oid == curve).map_or(curve.as_str(), |(_, name)| name);
+            (name.to_owned(), None)
+        }
+        Ok(_) => {
+            let oid = info.algorithm.algorithm.to_id_string();
+            (if oid == "1.3.101.112" { "Ed25519".to_owned() } else { oid }, None)
+        }
+        Err(_) => return Err(CertificateError::Unreadable("public key")),
+    };
+    Ok(PublicKeyFacts { digest: sha256(info.raw), kind, rsa_bits })
+}
+
+const CURVES: [(&str, &str); 4] = [
+    ("1.2.840.10045.3.1.7", "P-256"),
+    ("1.3.132.0.34", "P-384"),
+    ("1.3.132.0.35", "P-521"),
+    ("1.3.132.0.10", "secp256k1"),
+];
+
+/// A certificate revocation list, as far as people and clocks need it; the path check reads the
+/// rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Crl {
+    pub der: CertificateRevocationListDer<'static>,
+    pub issuer: String,
+    /// Unix seconds.
+    pub next_update: Option<i64>,
+    pub revoked: usize,
+}
+
+impl Crl {
+    pub fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
+        let (rest, parsed) = CertificateRevocationList::from_der(der).map_err(|_| CertificateError::NotCrl)?;
+        if !rest.is_empty() {
+            return Err(CertificateError::NotCrl);
+        }
+        Ok(Self {
+            issuer: Dn::of(parsed.issuer()).ok_or(CertificateError::Unreadable("issuer"))?.text,
+            next_update: parsed.next_update().map(|time| time.timestamp()),
+            revoked: parsed.iter_revoked_certificates().count(),
+            der: CertificateRevocationListDer::from(der.to_vec()),
+        })
     }
 }
 

@@ -3,10 +3,11 @@
 
 use super::grant::{Credentials, Proof};
 use super::instance::Instance;
-use super::key::{Key, digest_of_hex};
+use super::key::{CertificateDetails, Key, digest_of_hex, model_time, names_text};
 use super::reason::Reason;
 use super::trail::Refusal;
 use crate::crypto::digest::{Digest, Keyed, same};
+use crate::crypto::x509::Certificate;
 use imbl::HashMap;
 use secrecy::ExposeSecret;
 use std::sync::Arc;
@@ -41,7 +42,12 @@ impl Client {
 pub struct Clients {
     by_instance: HashMap<String, Arc<Client>>,
     by_client_id: HashMap<String, String>,
+    /// Instance and key of every certificate that is known as it stands.
     by_certificate: HashMap<Digest, (String, String)>,
+    /// The same for keys that go by names.
+    by_names: HashMap<String, (String, String)>,
+    /// Fingerprints that their pin alone vouches for.
+    pinned_alone: imbl::HashSet<Digest>,
     key_owner: HashMap<String, String>,
 }
 
@@ -76,8 +82,14 @@ impl Clients {
         if let Some(digest) = key.secret_digest() {
             client.secrets.insert(key.id.clone(), digest);
         }
-        if let Some(fingerprint) = key.certificate().and_then(|one| digest_of_hex(&one.fingerprint)) {
-            self.by_certificate.insert(fingerprint, (key.instance_id.clone(), key.id.clone()));
+        let place = || (key.instance_id.clone(), key.id.clone());
+        if let Some((last, _)) = key.unpinned() {
+            self.by_names.insert(last.names.clone(), place());
+        } else if let Some(fingerprint) = key.certificate().and_then(|one| digest_of_hex(&one.fingerprint)) {
+            self.by_certificate.insert(fingerprint, place());
+            if key.pinned_alone() {
+                self.pinned_alone.insert(fingerprint);
+            }
         }
         self.key_owner.insert(key.id.clone(), key.instance_id.clone());
         client.keys.insert(key.id.clone(), Arc::new(key));
@@ -89,9 +101,12 @@ impl Clients {
         let client = Arc::make_mut(client);
         client.secrets.remove(id);
         let key = client.keys.remove(id);
-        let details = key.as_ref().and_then(|key| key.certificate());
-        if let Some(fingerprint) = details.and_then(|one| digest_of_hex(&one.fingerprint)) {
+        let Some(key) = key else { return };
+        if let Some((last, _)) = key.unpinned() {
+            self.by_names.remove(&last.names);
+        } else if let Some(fingerprint) = key.certificate().and_then(|one| digest_of_hex(&one.fingerprint)) {
             self.by_certificate.remove(&fingerprint);
+            self.pinned_alone.remove(&fingerprint);
         }
     }
 
@@ -103,10 +118,35 @@ impl Clients {
         self.by_instance.get(id)
     }
 
-    pub fn by_certificate(&self, fingerprint: &Digest) -> Option<(&Arc<Client>, &Arc<Key>)> {
-        let (instance, key) = self.by_certificate.get(fingerprint)?;
-        let client = self.by_instance.get(instance)?;
-        Some((client, client.key(key)?))
+    /// Whose certificate it is. Names are parsed names, never text.
+    pub fn by_certificate(&self, certificate: &Certificate) -> Result<Proof, Refusal> {
+        let found = self.by_certificate.get(&certificate.fingerprint);
+        let found = found.or_else(|| self.by_names.get(&names_text(&certificate.names)));
+        let known = found.and_then(|(instance, key)| {
+            let client = self.by_instance.get(instance)?;
+            Some((client, client.key(key)?))
+        });
+        let shown = || format!("certificate {} of {}", certificate.subject, certificate.issuer);
+        let (client, key) = known.ok_or_else(|| Refusal::because(Reason::CertificateUnknown, shown()))?;
+        let renewal = match key.unpinned() {
+            Some((last, _)) => successor(key, last, certificate)?,
+            None => None,
+        };
+        Ok(Proof { client: client.clone(), key: key.clone(), renewal })
+    }
+
+    /// Whether its pin alone vouches for a certificate.
+    pub fn pinned_alone(&self) -> &imbl::HashSet<Digest> {
+        &self.pinned_alone
+    }
+
+    /// All keys, with the instances that they belong to.
+    pub fn keys(&self) -> impl Iterator<Item = (&Arc<Client>, &Arc<Key>)> {
+        self.by_instance.values().flat_map(|client| client.keys.values().map(move |key| (client, key)))
+    }
+
+    pub fn instances(&self) -> impl Iterator<Item = &Arc<Client>> {
+        self.by_instance.values()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -114,7 +154,7 @@ impl Clients {
     }
 
     /// Who the credentials prove their sender to be.
-    pub fn authenticate(&self, offered: &Credentials, pepper: &Keyed) -> Result<Proof, Refusal> {
+    pub fn authenticate(&self, offered: &Credentials<'_>, pepper: &Keyed) -> Result<Proof, Refusal> {
         match offered {
             Credentials::Secret { ids, secrets } => {
                 // an unknown client costs the same digests as a known one
@@ -126,16 +166,29 @@ impl Clients {
                 let key = key.ok_or_else(|| {
                     Refusal::because(Reason::SecretWrong, format!("instance {}", client.instance.name))
                 })?;
-                Ok(Proof { client: client.clone(), key: key.clone() })
+                Ok(Proof { client: client.clone(), key: key.clone(), renewal: None })
             }
-            Credentials::Certificate { fingerprint, subject } => {
-                let (client, key) = self
-                    .by_certificate(fingerprint)
-                    .ok_or_else(|| Refusal::because(Reason::CertificateUnknown, format!("certificate {subject}")))?;
-                Ok(Proof { client: client.clone(), key: key.clone() })
-            }
+            Credentials::Certificate(certificate) => self.by_certificate(certificate),
         }
     }
+}
+
+/// What an unpinned key becomes by a certificate of its names: nothing new for the one accepted
+/// last, renewed by a later one. Older ones are refused from then on.
+fn successor(key: &Key, last: &CertificateDetails, certificate: &Certificate) -> Result<Option<Key>, Refusal> {
+    let fresh = CertificateDetails::of(certificate);
+    if fresh.fingerprint == last.fingerprint {
+        return Ok(None);
+    }
+    let older = || {
+        let accepted = model_time(last.valid_from);
+        let issued = model_time(fresh.valid_from);
+        Refusal::because(
+            Reason::CertificateSuperseded,
+            format!("key {} accepted a certificate issued {accepted}; this one was issued {issued}", key.name),
+        )
+    };
+    key.renewed(&fresh).map(Some).ok_or_else(older)
 }
 
 fn unknown(id: Option<&String>) -> Refusal {
@@ -165,6 +218,8 @@ mod tests {
             aliases: vec!["sb-old".into()],
             roles: Vec::new(),
             token_validity: 3600,
+            bound_tokens: false,
+            trusted_cas: Vec::new(),
             created: 0,
         });
         for (id, secret) in [("k1", "one"), ("k2", "two")] {

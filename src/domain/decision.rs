@@ -20,11 +20,29 @@ pub enum Answer<T> {
     Refused(Refusal),
 }
 
+impl<T> Answer<T> {
+    /// Of credentials that were offered.
+    pub fn of(outcome: Result<T, Refusal>) -> Self {
+        outcome.map_or_else(Self::Refused, Self::Proven)
+    }
+
+    /// The next authenticator is asked only if nothing was offered to this one.
+    pub fn or_else(self, next: impl FnOnce() -> Self) -> Self {
+        match self {
+            Self::Nothing => next(),
+            settled => settled,
+        }
+    }
+}
+
 /// A caller and what the present state lets it do. Made once per token and state, used per call.
 #[derive(Debug)]
 pub struct Caller {
-    pub claims: Arc<Claims>,
-    /// Roles of the token that the instance still has.
+    pub client_id: String,
+    pub key_id: String,
+    /// What its token says; a caller may also come with a key's own credential.
+    pub claims: Option<Arc<Claims>>,
+    /// Roles of the token that the instance still has; without a token, the instance's.
     pub roles: Vec<String>,
     identity: Identity,
 }
@@ -37,12 +55,27 @@ pub struct Identity {
 }
 
 impl Caller {
-    pub fn new(claims: Arc<Claims>, instance: &Instance) -> Result<Self, Reason> {
+    pub fn of_token(claims: Arc<Claims>, instance: &Instance) -> Result<Self, Reason> {
         let held = |role: &String| instance.roles.iter().any(|name| name.as_str() == role);
-        let roles: Vec<_> = claims.roles.iter().filter(|role| held(role)).cloned().collect();
-        let header = |text: &str| HeaderValue::from_str(text).map_err(|_| Reason::TokenClaims);
-        let identity = Identity { client_id: header(&claims.client_id)?, roles: header(&roles.join(","))? };
-        Ok(Self { claims, roles, identity })
+        let roles = claims.roles.iter().filter(|role| held(role)).cloned().collect();
+        Self::new(claims.client_id.clone(), claims.key_id.clone(), roles, Some(claims)).ok_or(Reason::TokenClaims)
+    }
+
+    /// A caller that proved to hold a service key and brought no token.
+    pub fn of_key(instance: &Instance, key_id: &str) -> Result<Self, Reason> {
+        let roles = instance.roles.iter().map(|role| role.as_str().to_owned()).collect();
+        Self::new(instance.client_id.clone(), key_id.to_owned(), roles, None).ok_or(Reason::Internal)
+    }
+
+    /// What changes as time goes on; judged on every call.
+    pub fn current(&self, now: i64, leeway: i64) -> Result<(), Reason> {
+        self.claims.as_ref().map_or(Ok(()), |claims| claims.current(now, leeway))
+    }
+
+    fn new(client_id: String, key_id: String, roles: Vec<String>, claims: Option<Arc<Claims>>) -> Option<Self> {
+        let header = |text: &str| HeaderValue::from_str(text).ok();
+        let identity = Identity { client_id: header(&client_id)?, roles: header(&roles.join(","))? };
+        Some(Self { client_id, key_id, claims, roles, identity })
     }
 }
 
@@ -113,7 +146,7 @@ pub fn decide(
     trail: &mut Trail,
 ) -> Result<Permit, Refusal> {
     match &route.authorization {
-        Authorization::None => trail.note(Step::Role, Verdict::Skipped),
+        Authorization::None | Authorization::Certificates(_) => trail.note(Step::Role, Verdict::Skipped),
         Authorization::UserRole(role) => {
             trail.of(Step::Role, holds(caller, role.as_str(), tenant))?;
         }
@@ -128,7 +161,7 @@ fn holds(caller: Option<&Caller>, role: &str, tenant: &Tenant) -> Result<(), Ref
     if caller.roles.iter().any(|held| held == role) {
         return Ok(());
     }
-    let in_token = caller.claims.roles.iter().any(|held| held == role);
+    let in_token = caller.claims.as_ref().is_some_and(|claims| claims.roles.iter().any(|held| held == role));
     let reason = if in_token { Reason::RoleWithdrawn } else { Reason::RoleMissing };
     let detail = Some(format!("role {role}"));
     Err(Refusal { reason, detail, scope: Some(tenant.scope(role)) })
@@ -139,7 +172,7 @@ mod tests {
     use super::*;
     use crate::domain::instance::Plan;
     use crate::domain::name::{InstanceName, RoleName};
-    use crate::domain::route::Pattern;
+    use crate::domain::route::{Accepts, Pattern};
     use std::time::Duration;
 
     fn route(authorization: Authorization) -> Arc<Route> {
@@ -151,6 +184,7 @@ mod tests {
             backend: Arc::new(backend),
             max_body: 10,
             keep_token: false,
+            accepts: Accepts::default(),
         })
     }
 
@@ -161,6 +195,7 @@ mod tests {
             instance_id: "i".into(),
             key_id: "k".into(),
             roles: token.iter().map(|role| (*role).to_owned()).collect(),
+            bound_to: None,
             issued_at: 0,
             expires: 1,
         };
@@ -172,9 +207,11 @@ mod tests {
             aliases: Vec::new(),
             roles: instance.iter().map(|role| RoleName::parse(role).expect("a role")).collect(),
             token_validity: 3600,
+            bound_tokens: false,
+            trusted_cas: Vec::new(),
             created: 0,
         };
-        Caller::new(Arc::new(claims), &instance).expect("a caller")
+        Caller::of_token(Arc::new(claims), &instance).expect("a caller")
     }
 
     fn judge(route: &Arc<Route>, caller: Option<&Caller>, length: Option<u64>) -> Result<Permit, Refusal> {

@@ -6,7 +6,7 @@ use super::name::RoleName;
 use super::reason::Reason;
 use super::tenant::Tenant;
 use super::trail::Refusal;
-use crate::crypto::digest::Digest;
+use crate::crypto::x509::Certificate;
 use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::{alphabet, engine::DecodePaddingMode};
@@ -21,16 +21,13 @@ pub const MAX_BASIC: usize = 4096;
 
 /// What a sender brings to prove itself.
 #[derive(Debug)]
-pub enum Credentials {
+pub enum Credentials<'a> {
     /// As they came, then form-decoded where that differs: senders disagree on RFC 6749, 2.3.1.
     Secret {
         ids: Vec<String>,
         secrets: Vec<SecretString>,
     },
-    Certificate {
-        fingerprint: Digest,
-        subject: String,
-    },
+    Certificate(&'a Certificate),
 }
 
 /// A sender that has proven itself, by which key.
@@ -38,6 +35,8 @@ pub enum Credentials {
 pub struct Proof {
     pub client: Arc<Client>,
     pub key: Arc<Key>,
+    /// The key as it becomes by the renewed certificate that was shown.
+    pub renewal: Option<Key>,
 }
 
 /// The parameters of one request that mean something here.
@@ -120,7 +119,7 @@ fn strict_percent(text: &str) -> bool {
 }
 
 /// The Authorization header's credentials, if they are Basic (RFC 7617).
-fn basic(value: &str) -> Result<Credentials, Refusal> {
+pub fn basic(value: &str) -> Result<Credentials<'static>, Refusal> {
     let malformed = || Refusal::from(Reason::BasicMalformed);
     let (scheme, encoded) = value.split_once(' ').unwrap_or((value, ""));
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -147,11 +146,11 @@ fn basic(value: &str) -> Result<Credentials, Refusal> {
 
 /// Which credentials count. A secret authenticates even beside a certificate; a certificate does
 /// when no secret is sent; two secrets are one too many.
-pub fn offered(
+pub fn offered<'a>(
     authorization: Option<&str>,
     parameters: &Parameters,
-    certificate: Option<(Digest, &str)>,
-) -> Result<Credentials, Refusal> {
+    certificate: Option<&'a Certificate>,
+) -> Result<Credentials<'a>, Refusal> {
     let body_secret = parameters.client_secret.as_ref();
     if parameters.client_assertion {
         let twice = authorization.is_some() || body_secret.is_some();
@@ -164,9 +163,7 @@ pub fn offered(
             let id = Parameters::given(parameters.client_id.as_ref()).ok_or(Reason::ClientAuthMissing)?;
             Ok(Credentials::Secret { ids: vec![id.to_owned()], secrets: vec![secret.clone()] })
         }
-        (None, None, Some((fingerprint, subject))) => {
-            Ok(Credentials::Certificate { fingerprint, subject: subject.to_owned() })
-        }
+        (None, None, Some(certificate)) => Ok(Credentials::Certificate(certificate)),
         (None, None, None) => Err(Reason::ClientAuthMissing.into()),
     }
 }
@@ -299,7 +296,10 @@ mod tests {
 
     #[test]
     fn a_secret_counts_before_a_certificate_and_two_secrets_are_refused() {
-        let certificate = Some(([1; 32], "CN=x"));
+        let subject = crate::crypto::ca::Subject { organization: "x", unit: None, common_name: "y" };
+        let made = crate::crypto::ca::authority(&subject, crate::crypto::ca::Validity::days(0, 1)).expect("made");
+        let read = Certificate::from_pem(&made.certificate).expect("reads");
+        let certificate = Some(&read);
         let with = |body: &str| Parameters::parse("", body).expect("parses");
         let basic = format!("Basic {}", STANDARD.encode("id:secret"));
         let both = with("client_id=id&client_secret=x");

@@ -3,6 +3,9 @@
 use super::name::{InstanceName, RoleName, did_you_mean};
 use super::record::{Claim, Record};
 use super::role::DEFAULT_ROLE;
+use crate::crypto::keyring::pem;
+use crate::crypto::trust::{self, Unfit};
+use crate::crypto::x509::{self, Certificate};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
@@ -70,6 +73,13 @@ pub struct Instance {
     pub roles: Vec<RoleName>,
     /// Seconds.
     pub token_validity: i64,
+    /// Tokens are bound to the certificate of the connection that asked for them (RFC 8705, 3).
+    #[serde(default)]
+    pub bound_tokens: bool,
+    /// The CAs that may vouch for this client's certificates, as PEM; empty for those of the
+    /// configuration.
+    #[serde(default)]
+    pub trusted_cas: Vec<String>,
     /// Unix seconds.
     pub created: i64,
 }
@@ -107,10 +117,8 @@ pub enum ParameterError {
     ClientX509,
     #[error("grant type `{0}` is not offered: only client_credentials is, since no user takes part in these calls")]
     Grant(String),
-    #[error(
-        "certificate-bound access tokens are not part of this version; leave `certificate-bound-access-tokens` out or set it to false"
-    )]
-    BoundTokens,
+    #[error("trusted-cas: {0}")]
+    TrustedCa(#[from] Unfit),
     #[error("redirect-uris belong to the authorization code grant, which is not offered; leave them out")]
     RedirectUris,
 }
@@ -139,11 +147,14 @@ impl fmt::Display for Suggestion {
 pub struct Parameters {
     pub roles: Option<Vec<RoleName>>,
     pub token_validity: Option<i64>,
+    pub bound_tokens: Option<bool>,
+    /// PEM texts, one CA each.
+    pub trusted_cas: Option<Vec<String>>,
 }
 
 impl Parameters {
-    const KNOWN: [&str; 5] =
-        ["roles", "grant-types", "redirect-uris", "token-validity", "certificate-bound-access-tokens"];
+    const KNOWN: [&str; 6] =
+        ["roles", "grant-types", "redirect-uris", "token-validity", "certificate-bound-access-tokens", "trusted-cas"];
 
     /// Reads the model's JSON, `{"roles":[..],"grant-types":[..],"token-validity":..}`.
     pub fn parse(json: &Value) -> Result<Self, ParameterError> {
@@ -159,8 +170,11 @@ impl Parameters {
                     let seconds = value.as_i64().ok_or(ParameterError::Type("token-validity", "a whole number"))?;
                     out.token_validity = Some(seconds);
                 }
-                "certificate-bound-access-tokens" if value == &Value::Bool(false) => {}
-                "certificate-bound-access-tokens" => return Err(ParameterError::BoundTokens),
+                "certificate-bound-access-tokens" => {
+                    let wrong = ParameterError::Type("certificate-bound-access-tokens", "true or false");
+                    out.bound_tokens = Some(value.as_bool().ok_or(wrong)?);
+                }
+                "trusted-cas" => out.trusted_cas = Some(texts(value, "trusted-cas", "a list of PEM texts")?),
                 other => return Err(ParameterError::Unknown(other.to_owned(), Suggestion::of(other, Self::KNOWN))),
             }
         }
@@ -172,6 +186,9 @@ impl Parameters {
             let mut seen = std::collections::HashSet::new();
             roles.retain(|role| seen.insert(role.clone()));
         }
+        if let Some(texts) = &mut self.trusted_cas {
+            *texts = authorities(texts)?;
+        }
         match self.token_validity {
             Some(seconds) if !VALIDITY.contains(&seconds) => Err(ParameterError::Validity(seconds)),
             _ => Ok(self),
@@ -180,7 +197,12 @@ impl Parameters {
 
     /// What is named in `self`, else what is named in `other`.
     pub fn or(self, other: Self) -> Self {
-        Self { roles: self.roles.or(other.roles), token_validity: self.token_validity.or(other.token_validity) }
+        Self {
+            roles: self.roles.or(other.roles),
+            token_validity: self.token_validity.or(other.token_validity),
+            bound_tokens: self.bound_tokens.or(other.bound_tokens),
+            trusted_cas: self.trusted_cas.or(other.trusted_cas),
+        }
     }
 
     /// Roles for a new instance of a plan.
@@ -194,15 +216,33 @@ impl Parameters {
 }
 
 fn roles(value: &Value) -> Result<Vec<RoleName>, ParameterError> {
-    let wrong = ParameterError::Type("roles", "a list of role names");
-    let items = value.as_array().ok_or_else(|| wrong.clone())?;
-    items.iter().map(|item| Ok(RoleName::parse(item.as_str().ok_or_else(|| wrong.clone())?)?)).collect()
+    let names = texts(value, "roles", "a list of role names")?;
+    names.iter().map(|name| Ok(RoleName::parse(name)?)).collect()
+}
+
+fn texts(value: &Value, name: &'static str, kind: &'static str) -> Result<Vec<String>, ParameterError> {
+    let items = value.as_array().ok_or(ParameterError::Type(name, kind))?;
+    items.iter().map(|item| item.as_str().map(str::to_owned).ok_or(ParameterError::Type(name, kind))).collect()
+}
+
+/// Each CA as a PEM text of its own, known to be fit.
+fn authorities(said: &[String]) -> Result<Vec<String>, Unfit> {
+    let mut out: Vec<String> = Vec::new();
+    for text in said {
+        for der in x509::uploaded(text)? {
+            trust::fit(&Certificate::from_der(&der)?)?;
+            let pem = pem("CERTIFICATE", &der);
+            if !out.contains(&pem) {
+                out.push(pem);
+            }
+        }
+    }
+    Ok(out)
 }
 
 fn grant_types(value: &Value) -> Result<(), ParameterError> {
-    let wrong = || ParameterError::Type("grant-types", "a list of grant types");
-    for item in value.as_array().ok_or_else(wrong)? {
-        match item.as_str().ok_or_else(wrong)? {
+    for item in texts(value, "grant-types", "a list of grant types")? {
+        match item.as_str() {
             "client_credentials" => {}
             "client_x509" => return Err(ParameterError::ClientX509),
             other => return Err(ParameterError::Grant(other.to_owned())),

@@ -5,7 +5,7 @@ use super::name::KeyName;
 use super::record::{Claim, Record};
 use super::tenant::Tenant;
 use crate::crypto::digest::Digest;
-use crate::crypto::x509::{Certificate, CertificateError};
+use crate::crypto::x509::{Certificate, CertificateError, Names};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -33,9 +33,25 @@ pub enum Credential {
     Secret { digest: String },
     /// A certificate issued here.
     Certificate(CertificateDetails),
-    /// A certificate of the partner's own, accepted as it stands (pinned).
-    CertificateExternal(CertificateDetails),
+    /// A certificate of the partner's own.
+    CertificateExternal { details: CertificateDetails, matching: Matching },
 }
+
+/// How a presented certificate is known to be a partner's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Matching {
+    /// This one certificate, for which a trusted CA vouches.
+    Pinned,
+    /// This one certificate, for which its pin alone vouches.
+    PinnedAlone,
+    /// Any certificate of the same names that was issued later than the one accepted last, which
+    /// the details tell of. The ones before it, latest first.
+    Names { earlier: Vec<CertificateDetails> },
+}
+
+/// Earlier certificates that a key remembers.
+const HISTORY: usize = 20;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateDetails {
@@ -45,7 +61,11 @@ pub struct CertificateDetails {
     pub issuer: String,
     pub serial: String,
     /// Unix seconds.
+    pub valid_from: i64,
+    /// Unix seconds.
     pub valid_until: i64,
+    /// Subject and issuer for comparison, hexadecimal: equal where RFC 5280 calls the names equal.
+    pub names: String,
 }
 
 impl CertificateDetails {
@@ -55,7 +75,9 @@ impl CertificateDetails {
             subject: certificate.subject.clone(),
             issuer: certificate.issuer.clone(),
             serial: certificate.serial.clone(),
+            valid_from: certificate.not_before,
             valid_until: certificate.not_after,
+            names: names_text(&certificate.names),
         }
     }
 
@@ -69,6 +91,11 @@ impl CertificateDetails {
     }
 }
 
+/// Subject and issuer in one text, as claims and records hold them.
+pub fn names_text(names: &Names) -> String {
+    format!("{}{}", crate::crypto::digest::hex(&names.subject), crate::crypto::digest::hex(&names.issuer))
+}
+
 impl Record for Key {
     const KIND: &'static str = "key";
 
@@ -78,7 +105,14 @@ impl Record for Key {
 
     fn claims(&self) -> Vec<Claim> {
         let mut claims = vec![Claim::new("key-name", format!("{}/{}", self.instance_id, self.name))];
-        claims.extend(self.certificate().map(|details| Claim::new("certificate", &*details.fingerprint)));
+        if let Some(details) = self.certificate() {
+            claims.push(Claim::new("certificate", &*details.fingerprint));
+            // of one pair of names there is one unpinned key or any number of pinned ones
+            claims.push(match self.unpinned() {
+                Some(_) => Claim::new("certificate-names", &*details.names),
+                None => Claim::new("pinned-names", format!("{}/{}", details.names, self.id)),
+            });
+        }
         claims
     }
 }
@@ -87,8 +121,35 @@ impl Key {
     pub fn certificate(&self) -> Option<&CertificateDetails> {
         match &self.credential {
             Credential::Secret { .. } => None,
-            Credential::Certificate(details) | Credential::CertificateExternal(details) => Some(details),
+            Credential::Certificate(details) | Credential::CertificateExternal { details, .. } => Some(details),
         }
+    }
+
+    /// The certificate accepted last and those before it, for a key that goes by names.
+    pub fn unpinned(&self) -> Option<(&CertificateDetails, &[CertificateDetails])> {
+        match &self.credential {
+            Credential::CertificateExternal { details, matching: Matching::Names { earlier } } => {
+                Some((details, earlier))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the key's pin is all that vouches for its certificate.
+    pub fn pinned_alone(&self) -> bool {
+        matches!(self.credential, Credential::CertificateExternal { matching: Matching::PinnedAlone, .. })
+    }
+
+    /// The key after a renewal of its certificate; None if the certificate is no renewal of it.
+    pub fn renewed(&self, fresh: &CertificateDetails) -> Option<Self> {
+        let (last, earlier) = self.unpinned()?;
+        if last.names != fresh.names || fresh.valid_from <= last.valid_from {
+            return None;
+        }
+        let earlier = std::iter::once(last).chain(earlier).take(HISTORY).cloned().collect();
+        let credential =
+            Credential::CertificateExternal { details: fresh.clone(), matching: Matching::Names { earlier } };
+        Some(Self { credential, ..self.clone() })
     }
 
     pub fn secret_digest(&self) -> Option<Digest> {
@@ -103,7 +164,7 @@ impl Key {
         match self.credential {
             Credential::Secret { .. } => "clientid-secret",
             Credential::Certificate(_) => "certificate",
-            Credential::CertificateExternal(_) => "certificate_external",
+            Credential::CertificateExternal { .. } => "certificate_external",
         }
     }
 }
@@ -121,7 +182,7 @@ pub fn digest_of_hex(text: &str) -> Option<Digest> {
 pub enum Wanted {
     Secret,
     Certificate { days: i64, bits: u16 },
-    External { pem: String },
+    External { pem: String, pinned: bool },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -140,8 +201,6 @@ pub enum KeyError {
     Length(i64),
     #[error("key type certificate_external needs the certificate as PEM in `X.509`")]
     NoCertificate,
-    #[error("unpinned certificates (certificate-pinning: false) are not part of this version")]
-    Unpinned,
     #[error("upload one certificate, the sender's own; {0} were given (the chain is sent by the client)")]
     ManyCertificates(usize),
     #[error("the certificate cannot be used: {0}")]
@@ -167,7 +226,8 @@ impl Wanted {
             "certificate" => Self::certificate(number("validity", 365)?, number("key-length", 2048)?),
             "certificate_external" => {
                 let pem = members.get("X.509").and_then(Value::as_str).ok_or(KeyError::NoCertificate)?;
-                Self::external(pem, members.get("certificate-pinning").is_none_or(|pin| pin != &Value::Bool(false)))
+                let pinning = members.get("certificate-pinning").map_or(Some(true), Value::as_bool);
+                Self::external(pem, pinning.ok_or(KeyError::Type("certificate-pinning", "true or false"))?)
             }
             other => Err(KeyError::KeyType(other.to_owned())),
         }
@@ -182,11 +242,8 @@ impl Wanted {
     }
 
     pub fn external(pem: &str, pinned: bool) -> Result<Self, KeyError> {
-        if !pinned {
-            return Err(KeyError::Unpinned);
-        }
-        match crate::crypto::x509::chain(pem)?.len() {
-            1 => Ok(Self::External { pem: pem.to_owned() }),
+        match crate::crypto::x509::uploaded(pem)?.len() {
+            1 => Ok(Self::External { pem: pem.to_owned(), pinned }),
             many => Err(KeyError::ManyCertificates(many)),
         }
     }
@@ -330,6 +387,8 @@ mod tests {
             aliases: Vec::new(),
             roles: Vec::new(),
             token_validity: 3600,
+            bound_tokens: false,
+            trusted_cas: Vec::new(),
             created: 0,
         }
     }

@@ -61,6 +61,10 @@ reasons! {
     TokenExpired: "token-expired", "invalid_token", 401, "RFC 7519 4.1.4", "get a new token";
     TokenNotYetValid: "token-not-yet-valid", "invalid_token", 401, "RFC 7519 4.1.5", "compare the clocks of the machines";
     TokenRevoked: "token-revoked", "invalid_token", 401, "RFC 7009 2", "get a new token; this one was revoked";
+    TokenCertificateMissing: "token-certificate-missing", "invalid_token", 401, "RFC 8705 3", "the token is bound to a certificate: call over a connection with that certificate";
+    TokenCertificateOther: "token-certificate-other", "invalid_token", 401, "RFC 8705 3", "the token is bound to another certificate than this connection's; get a token over this connection";
+    CertificateMissing: "certificate-missing", "certificate_required", 401, "RFC 8446 4.4.2", "the route takes client certificates alone; connect with one (a client whose key type is not offered sends none)";
+    CertificateNotListed: "certificate-not-listed", "forbidden", 403, "RFC 9110 15.5.4", "add the certificate's subject and issuer to the route's list, as `flowgate trusted-ca inspect` shows them";
     ClientGone: "client-gone", "invalid_token", 401, "RFC 6750 3.1", "the service instance was deleted; ask the operator for a new service key";
     KeyGone: "key-gone", "invalid_token", 401, "RFC 6750 3.1", "the service key behind the token was deleted; use the key that replaced it";
     // what it may
@@ -83,7 +87,10 @@ reasons! {
     ClientUnknown: "client-unknown", "invalid_client", 401, "RFC 6749 5.2", "compare the clientid with `flowgate instance list`";
     SecretWrong: "secret-wrong", "invalid_client", 401, "RFC 6749 5.2", "the secret belongs to no key of the instance; it may have been deleted";
     CertificateUnknown: "certificate-unknown", "invalid_client", 401, "RFC 8705 2", "the certificate belongs to no service key; create one with key type certificate_external";
-    CertificateExpired: "certificate-expired", "invalid_client", 401, "RFC 5280 6.1.3", "the certificate behind the connection has ended or lost its CA; connect with a current one";
+    CertificateDistrusted: "certificate-distrusted", "invalid_client", 401, "RFC 5280 6.1", "no CA that counts here vouches for the certificate at this moment; see the detail, or ask `flowgate trusted-ca inspect`";
+    CertificateSuperseded: "certificate-superseded", "invalid_client", 401, "RFC 8705 2", "the key has accepted a certificate of the same names that was issued later; present that one";
+    CertificateToBind: "certificate-to-bind", "invalid_request", 400, "RFC 8705 3", "the instance's tokens are bound to a certificate: ask for them over a connection with a client certificate";
+    CertificateHeader: "certificate-header", "bad_request", 400, "RFC 9440 2", "the proxy's certificate header must be there at most once and hold a certificate; correct the proxy's configuration";
     ClientIdMismatch: "client-id-mismatch", "invalid_client", 401, "RFC 6749 2.3", "client_id names another client than the one that authenticated";
     GrantMissing: "grant-missing", "invalid_request", 400, "RFC 6749 4.4.2", "send grant_type=client_credentials";
     GrantNotAllowed: "grant-not-allowed", "unauthorized_client", 400, "RFC 6749 5.2", "use grant_type=client_credentials; the client is registered for nothing else";
@@ -114,6 +121,8 @@ pub fn public_text(code: &str) -> &'static str {
         "invalid_request" => "the request is malformed, or says one thing in two ways",
         "token_required" => "this path needs an access token, sent as Authorization: Bearer",
         "invalid_token" => "the access token is not valid here; get a new one at the token endpoint",
+        "certificate_required" => "this path needs a client certificate",
+        "forbidden" => "the client certificate is not among those that this path takes",
         "insufficient_scope" => "the access token lacks the user role that this path needs",
         "body_too_large" => "the body is larger than this path allows",
         "invalid_client" => "client authentication failed",

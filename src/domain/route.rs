@@ -2,6 +2,7 @@
 
 use super::name::RoleName;
 use super::path::NormalPath;
+use crate::crypto::x509::Names;
 use http::HeaderValue;
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
@@ -9,7 +10,24 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authorization {
     UserRole(RoleName),
+    /// One of these certificates, by its parsed names.
+    Certificates(Vec<Names>),
     None,
+}
+
+/// Which credentials a route with a user role takes besides a bearer token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepts {
+    /// A client certificate that belongs to a service key.
+    pub certificate: bool,
+    /// Clientid and clientsecret by Basic.
+    pub basic: bool,
+}
+
+impl Default for Accepts {
+    fn default() -> Self {
+        Self { certificate: true, basic: false }
+    }
 }
 
 /// An HTTP server that takes forwarded calls.
@@ -40,6 +58,7 @@ pub struct Route {
     /// Bytes.
     pub max_body: u64,
     pub keep_token: bool,
+    pub accepts: Accepts,
 }
 
 /// A path, or with a final `/*` the path and all below it.
@@ -170,6 +189,7 @@ mod tests {
             backend: backend.clone(),
             max_body: 1,
             keep_token: false,
+            accepts: Accepts::default(),
         };
         Routes::new(patterns.iter().map(route).collect())
     }

@@ -4,7 +4,9 @@ use super::grant::{Proof, Scopes};
 use super::reason::Reason;
 use super::record::Record;
 use super::tenant::Tenant;
+use crate::crypto::digest::Digest;
 use crate::crypto::random;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -12,11 +14,19 @@ use serde_json::{Map, Value, json};
 pub const MAX_TOKEN: usize = 16 * 1024;
 
 /// The claims of a new token (the model's shape; the XSUAA libraries take it unmodified).
-pub fn claims(proof: &Proof, scopes: &Scopes, tenant: &Tenant, issuer: &str, now: i64) -> (String, Value) {
+/// With `bound_to`, the token is of use only beside the certificate of that fingerprint (RFC 8705, 3.1).
+pub fn claims(
+    proof: &Proof,
+    scopes: &Scopes,
+    tenant: &Tenant,
+    issuer: &str,
+    bound_to: Option<&Digest>,
+    now: i64,
+) -> (String, Value) {
     let instance = &proof.client.instance;
     let jti = random::uuid().replace('-', "");
     let client = &instance.client_id;
-    let claims = json!({
+    let mut claims = json!({
         "jti": jti,
         "ext_attr": {
             "enhancer": "XSUAA",
@@ -38,6 +48,9 @@ pub fn claims(proof: &Proof, scopes: &Scopes, tenant: &Tenant, issuer: &str, now
         "zid": tenant.zid,
         "aud": [tenant.xsappname, client],
     });
+    if let Some(thumbprint) = bound_to {
+        claims["cnf"] = confirmation(thumbprint);
+    }
     (jti, claims)
 }
 
@@ -50,6 +63,8 @@ pub struct Claims {
     pub key_id: String,
     /// Bare role names.
     pub roles: Vec<String>,
+    /// SHA-256 of the certificate that must come with the token.
+    pub bound_to: Option<Digest>,
     pub issued_at: i64,
     pub expires: i64,
 }
@@ -104,6 +119,7 @@ impl Expected {
             instance_id: ours("serviceinstanceid")?,
             key_id: ours("servicekeyid")?,
             roles: roles.collect(),
+            bound_to: bound_to(claims.get("cnf"))?,
             client_id,
             issued_at,
             expires,
@@ -122,6 +138,20 @@ impl Claims {
         }
         Ok(())
     }
+}
+
+/// The claim `cnf` of a token that is bound to a certificate (RFC 8705, 3.1).
+pub fn confirmation(thumbprint: &Digest) -> Value {
+    json!({ "x5t#S256": URL_SAFE_NO_PAD.encode(thumbprint) })
+}
+
+/// A confirmation of another kind than ours cannot be checked, so it is not one that holds.
+fn bound_to(confirmation: Option<&Value>) -> Result<Option<Digest>, Reason> {
+    let Some(confirmation) = confirmation else { return Ok(None) };
+    let members = confirmation.as_object().filter(|members| members.len() == 1).ok_or(Reason::TokenClaims)?;
+    let thumbprint = members.get("x5t#S256").and_then(Value::as_str).ok_or(Reason::TokenClaims)?;
+    let bytes = URL_SAFE_NO_PAD.decode(thumbprint).map_err(|_| Reason::TokenClaims)?;
+    Digest::try_from(bytes).map(Some).map_err(|_| Reason::TokenClaims)
 }
 
 fn strings(value: Option<&Value>) -> Result<Vec<&str>, Reason> {

@@ -1,11 +1,15 @@
 //! Admitting a call: route, authenticate, role, size. What passes carries a `Permit`.
 
 use super::cache::{Judged, LaneTokens, Verified};
+use super::certificate::believed;
+use super::control::Order;
 use super::state::Settings;
 use super::{Gateway, state::State};
-use crate::crypto::digest::sha256;
+use crate::crypto::digest::{same, sha256};
 use crate::crypto::jws::{Compact, Malformed};
+use crate::crypto::x509::Names;
 use crate::domain::decision::{Answer, Caller, Permit, Target, decide};
+use crate::domain::grant::{Proof, basic};
 use crate::domain::path::NormalPath;
 use crate::domain::reason::Reason;
 use crate::domain::route::{Authorization, Route};
@@ -56,13 +60,12 @@ impl Gateway {
                 trail.note(Step::Authenticate, Verdict::Skipped);
                 None
             }
+            Authorization::Certificates(names) => {
+                trail.of(Step::Authenticate, self.listed(call, &route, names, now))?;
+                None
+            }
             Authorization::UserRole(_) => {
-                let caller = match self.bearer(tokens, call, epoch, now) {
-                    Answer::Proven(caller) => Ok(caller),
-                    Answer::Refused(refusal) => Err(refusal),
-                    Answer::Nothing => Err(Reason::TokenMissing.into()),
-                };
-                Some(trail.of(Step::Authenticate, caller)?)
+                Some(trail.of(Step::Authenticate, self.proven(tokens, call, &route, epoch, now))?)
             }
         };
         seen.caller.clone_from(&caller);
@@ -92,6 +95,28 @@ impl Gateway {
         Ok((route.clone(), target))
     }
 
+    /// Whoever the credentials of a kind that the route takes prove. One that is offered and no
+    /// good is not made up for by another.
+    fn proven(
+        &self,
+        tokens: &LaneTokens,
+        call: &Call<'_>,
+        route: &Route,
+        epoch: u64,
+        now: i64,
+    ) -> Result<Arc<Caller>, Refusal> {
+        let accepts = route.accepts;
+        let answer = if accepts.basic { self.basic(call) } else { Answer::Nothing };
+        let answer = answer.or_else(|| self.bearer(tokens, call, epoch, now));
+        let answer =
+            answer.or_else(|| if accepts.certificate { self.certificate(call, route, now) } else { Answer::Nothing });
+        match answer {
+            Answer::Proven(caller) => Ok(caller),
+            Answer::Refused(refusal) => Err(refusal),
+            Answer::Nothing => Err(Reason::TokenMissing.into()),
+        }
+    }
+
     /// The bearer authenticator (RFC 6750).
     fn bearer(&self, tokens: &LaneTokens, call: &Call<'_>, epoch: u64, now: i64) -> Answer<Arc<Caller>> {
         if call.uri.query().is_some_and(holds_token) {
@@ -105,17 +130,75 @@ impl Gateway {
         // any text will do here: what is no token is found out when it is verified
         let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Reason::TokenMalformed.into());
         let token = text.and_then(token_of);
-        match token.and_then(|token| self.caller(tokens, token, epoch, now)) {
-            Ok(caller) => Answer::Proven(caller),
-            Err(refusal) => Answer::Refused(refusal),
+        let caller = token.and_then(|token| self.caller(tokens, token, epoch, now));
+        Answer::of(caller.and_then(|caller| self.bound(call, &caller, now).map(|()| caller)))
+    }
+
+    /// A token that is bound to a certificate is of use only beside it (RFC 8705, 3).
+    fn bound(&self, call: &Call<'_>, caller: &Caller, now: i64) -> Result<(), Refusal> {
+        let Some(thumbprint) = caller.claims.as_ref().and_then(|claims| claims.bound_to) else { return Ok(()) };
+        let shown = self.shown(call.peer, call.headers)?.ok_or(Reason::TokenCertificateMissing)?;
+        if !same(&shown.leaf.fingerprint, &thumbprint) {
+            return Err(Reason::TokenCertificateOther.into());
         }
+        let instance = caller.claims.as_ref().map(|claims| claims.instance_id.as_str());
+        believed(&self.state, call.peer, &shown, None, instance, now)
+    }
+
+    /// The certificate authenticator: a client certificate that belongs to a service key.
+    fn certificate(&self, call: &Call<'_>, route: &Route, now: i64) -> Answer<Arc<Caller>> {
+        let shown = match self.shown(call.peer, call.headers) {
+            Ok(Some(shown)) => shown,
+            Ok(None) => return Answer::Nothing,
+            Err(refusal) => return Answer::Refused(refusal),
+        };
+        let proof = self.holder(call.peer, &shown, Some(&route.name), now);
+        Answer::of(proof.and_then(|proof| self.caller_of(proof)))
+    }
+
+    /// The Basic authenticator (RFC 7617): clientid and clientsecret of a service key.
+    fn basic(&self, call: &Call<'_>) -> Answer<Arc<Caller>> {
+        let mut fields = call.headers.get_all(header::AUTHORIZATION).iter();
+        let (first, second) = (fields.next(), fields.next());
+        let text = first.and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
+        let Some(text) = text.filter(|text| scheme(text).eq_ignore_ascii_case("basic")) else {
+            return Answer::Nothing;
+        };
+        if second.is_some() {
+            return Answer::Refused(Reason::AuthorizationRepeated.into());
+        }
+        let settings = self.state.settings.load();
+        let proof = basic(text).and_then(|offered| self.state.clients.load().authenticate(&offered, &settings.pepper));
+        Answer::of(proof.and_then(|proof| self.caller_of(proof)))
+    }
+
+    /// The caller that a service key's own credential proves. A renewal is remembered behind the
+    /// call's back: a lane never waits for the store.
+    fn caller_of(&self, proof: Proof) -> Result<Arc<Caller>, Refusal> {
+        if let Some(renewed) = proof.renewal
+            && !self.control.ask(Order::Renew(renewed))
+        {
+            return Err(Reason::StoreUnavailable.into());
+        }
+        Ok(Arc::new(Caller::of_key(&proof.client.instance, &proof.key.id)?))
+    }
+
+    /// Whether the caller shows one of the certificates that a route lists by their names.
+    fn listed(&self, call: &Call<'_>, route: &Route, names: &[Names], now: i64) -> Result<(), Refusal> {
+        let shown = self.shown(call.peer, call.headers)?.ok_or(Reason::CertificateMissing)?;
+        believed(&self.state, call.peer, &shown, Some(&route.name), None, now)?;
+        let leaf = &shown.leaf;
+        if names.contains(&leaf.names) {
+            return Ok(());
+        }
+        Err(Refusal::because(Reason::CertificateNotListed, format!("certificate {} of {}", leaf.subject, leaf.issuer)))
     }
 
     /// The caller behind a token: remembered, judged again, or verified.
     fn caller(&self, tokens: &LaneTokens, token: &str, epoch: u64, now: i64) -> Result<Arc<Caller>, Refusal> {
         let leeway = self.state.settings.load().expected.leeway;
         if let Some(caller) = tokens.fresh(token, epoch) {
-            caller.claims.current(now, leeway)?;
+            caller.current(now, leeway)?;
             return Ok(caller);
         }
         if let Some(known) = tokens.get(token) {
@@ -189,12 +272,19 @@ pub(super) fn judge(state: &State, verified: &Verified) -> Result<Arc<Caller>, R
         clients.find_instance(&claims.instance_id).filter(|client| client.instance.client_id == claims.client_id);
     let client = client.ok_or(Reason::ClientGone)?;
     client.key(&claims.key_id).ok_or(Reason::KeyGone)?;
-    Ok(Arc::new(Caller::new(claims.clone(), &client.instance)?))
+    if client.instance.bound_tokens && claims.bound_to.is_none() {
+        return Err(Reason::TokenCertificateMissing.into());
+    }
+    Ok(Arc::new(Caller::of_token(claims.clone(), &client.instance)?))
+}
+
+fn scheme(value: &str) -> &str {
+    value.split(' ').next().unwrap_or_default()
 }
 
 fn token_of(value: &str) -> Result<&str, Refusal> {
-    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
-    if !scheme.eq_ignore_ascii_case("bearer") {
+    let (_, token) = value.split_once(' ').unwrap_or((value, ""));
+    if !scheme(value).eq_ignore_ascii_case("bearer") {
         return Err(Reason::SchemeUnsupported.into());
     }
     let token = token.trim_matches(' ');
@@ -235,6 +325,6 @@ fn plausible(host: &[u8]) -> bool {
 
 impl Seen {
     pub fn client_id(&self) -> Option<&str> {
-        self.caller.as_ref().map(|caller| caller.claims.client_id.as_str())
+        self.caller.as_ref().map(|caller| caller.client_id.as_str())
     }
 }

@@ -2,14 +2,18 @@
 
 use super::Gateway;
 use super::admit::judge;
+use super::certificate::believed;
+use super::control::Order;
 use super::state::Settings;
 use crate::crypto::digest::Digest;
 use crate::crypto::jws;
 use crate::domain::grant::{self, Parameters, Proof};
+use crate::domain::instance::Instance;
 use crate::domain::reason::Reason;
 use crate::domain::token::{self, Claims, Revocation};
 use crate::domain::trail::{Refusal, Step, Trail};
 use crate::net::peer::Peer;
+use http::HeaderMap;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -19,6 +23,7 @@ pub const REVOKE_ROLE: &str = "tokens.revoke";
 /// What came with a request to the token server.
 pub struct Sender<'a> {
     pub peer: &'a Peer,
+    pub headers: &'a HeaderMap,
     /// The value of the one Authorization header, if there is one.
     pub authorization: Option<&'a str>,
     pub query: &'a str,
@@ -58,20 +63,25 @@ impl Gateway {
 
         // 2. by whom
         let proof = trail.of(Step::Authenticate, self.authenticate(sender, &parameters, &settings, now))?;
-        *client = Some(proof.client.instance.client_id.clone());
+        let instance = &proof.client.instance;
+        *client = Some(instance.client_id.clone());
+        let bound_to = trail.of(Step::Authenticate, self.binding(sender, instance, now))?;
+        if let Some(renewed) = proof.renewal.clone() {
+            self.control.done(Order::Renew(renewed)).await?;
+        }
 
         // 3. by which grant
         trail.of(Step::Grant, grant::check_grant(&parameters))?;
 
         // 4. for which scopes
-        let roles = &proof.client.instance.roles;
-        let scopes = trail.of(Step::Scope, grant::scopes(&parameters, roles, settings.tenant()))?;
+        let scopes = trail.of(Step::Scope, grant::scopes(&parameters, &instance.roles, settings.tenant()))?;
 
         // 5. signed by the key of the hour
         let key = self.state.keyring.load().signer(now).cloned();
         let key =
             trail.of(Step::Sign, key.ok_or_else(|| Refusal::because(Reason::Internal, "there is no signing key")))?;
-        let (jti, claims) = token::claims(&proof, &scopes, settings.tenant(), settings.issuer(), now);
+        let (jti, claims) =
+            token::claims(&proof, &scopes, settings.tenant(), settings.issuer(), bound_to.as_ref(), now);
         let header = json!({
             "alg": key.algorithm.name(),
             "jku": format!("{}/token_keys", settings.origin.url),
@@ -79,7 +89,7 @@ impl Gateway {
             "typ": "JWT",
         });
         let access_token = self.signer.sign(key, jws::signing_input(&header, &claims)).await?;
-        Ok(Issued { access_token, expires_in: proof.client.instance.token_validity, scope: scopes.text, jti })
+        Ok(Issued { access_token, expires_in: instance.token_validity, scope: scopes.text, jti })
     }
 
     /// Who sends a request to the token server: by secret, else by certificate.
@@ -90,17 +100,25 @@ impl Gateway {
         settings: &Settings,
         now: i64,
     ) -> Result<Proof, Refusal> {
-        let certificate = sender.peer.certificate.as_deref();
-        let shown: Option<(Digest, &str)> = certificate.map(|one| (one.leaf.fingerprint, one.leaf.subject.as_str()));
-        let offered = grant::offered(sender.authorization, parameters, shown)?;
-        if let (grant::Credentials::Certificate { .. }, Some(certificate)) = (&offered, certificate) {
+        let shown = self.shown(sender.peer, sender.headers)?;
+        let offered = grant::offered(sender.authorization, parameters, shown.as_deref().map(|one| &one.leaf))?;
+        let proof = match (&offered, shown.as_deref()) {
             // the handshake may be long ago: dates pass, and CAs leave the list
-            let verdict = self.state.trust.load().verify(&certificate.chain, now);
-            verdict.map_err(|distrust| Refusal::because(Reason::CertificateExpired, distrust.to_string()))?;
-        }
-        let proof = self.state.clients.load().authenticate(&offered, &settings.pepper)?;
+            (grant::Credentials::Certificate(_), Some(shown)) => self.holder(sender.peer, shown, None, now)?,
+            _ => self.state.clients.load().authenticate(&offered, &settings.pepper)?,
+        };
         grant::same_client(parameters, &proof)?;
         Ok(proof)
+    }
+
+    /// The certificate that the instance's tokens are bound to, whoever authenticated by what.
+    fn binding(&self, sender: &Sender<'_>, instance: &Instance, now: i64) -> Result<Option<Digest>, Refusal> {
+        if !instance.bound_tokens {
+            return Ok(None);
+        }
+        let shown = self.shown(sender.peer, sender.headers)?.ok_or(Reason::CertificateToBind)?;
+        believed(&self.state, sender.peer, &shown, None, Some(&instance.id), now)?;
+        Ok(Some(shown.leaf.fingerprint))
     }
 
     /// Tells an authenticated client whether a token is good at this moment.
@@ -136,7 +154,7 @@ impl Gateway {
         trail.of(Step::Role, if allowed { Ok(()) } else { Err(Reason::RevokeForeign.into()) })?;
         // kept until the leeway of every verifier has passed too
         let expires = claims.expires + 600;
-        self.control.revoke(Revocation { jti: claims.jti.clone(), expires }).await
+        self.control.done(Order::Revoke(Revocation { jti: claims.jti.clone(), expires })).await
     }
 
     fn known_sender(&self, sender: &Sender<'_>, trail: &mut Trail) -> Result<(Parameters, Proof), Refusal> {
@@ -150,14 +168,15 @@ impl Gateway {
     fn live(&self, token: &str) -> Result<Arc<Claims>, Refusal> {
         let verified = self.verify(token)?;
         verified.claims.current(self.clock.now(), verified.settings.expected.leeway)?;
-        judge(&self.state, &verified).map(|caller| caller.claims.clone())
+        judge(&self.state, &verified)?;
+        Ok(verified.claims)
     }
 
     fn described(&self, claims: &Claims) -> Value {
         let settings = self.state.settings.load();
         let tenant = settings.tenant();
         let scope: Vec<_> = claims.roles.iter().map(|role| tenant.scope(role)).collect();
-        json!({
+        let mut described = json!({
             "active": true,
             "scope": scope.join(" "),
             "client_id": claims.client_id,
@@ -170,7 +189,11 @@ impl Gateway {
             "aud": [tenant.xsappname, claims.client_id],
             "zid": tenant.zid,
             "jti": claims.jti,
-        })
+        });
+        if let Some(thumbprint) = &claims.bound_to {
+            described["cnf"] = token::confirmation(thumbprint);
+        }
+        described
     }
 }
 

@@ -1,7 +1,7 @@
 //! The store's records as snapshots: applies changes, whichever process made them, and lets
 //! earlier verdicts lapse.
 
-use super::state::{Revoked, Settings, State};
+use super::state::{Authorities, Revoked, Settings, State};
 use crate::config::Config;
 use crate::crypto::keyring::{Keyring, SigningKey};
 use crate::crypto::trust::{Trust, Unfit};
@@ -15,9 +15,8 @@ use crate::domain::tenant::Tenant;
 use crate::domain::token::Revocation;
 use crate::gateway::administer::authority::AuthorityRecord;
 use crate::gateway::administer::signing::{self, SigningError};
-use crate::net::tls;
 use crate::store::{Change, Store, StoreError};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +33,16 @@ pub enum MirrorError {
     Authority(#[from] CertificateError),
     #[error("the store holds no tenant; it was not made by flowgate")]
     NoTenant,
+}
+
+/// All that the store has to say about who vouches for certificates.
+#[derive(PartialEq)]
+struct Vouching {
+    own: Option<Certificate>,
+    /// PEM texts by the instance's id.
+    lists: BTreeMap<String, Vec<String>>,
+    /// Whether there are certificates that only their pin vouches for.
+    pins: bool,
 }
 
 /// Follows one store on behalf of the lanes.
@@ -64,7 +73,7 @@ impl Mirror {
         let changes = mirror.store.changes(0).await?;
         mirror.take(&changes.list)?;
         mirror.revision = changes.revision;
-        let state = Arc::new(State::new(mirror.settings(config)?, mirror.trust(config)?, config.limits));
+        let state = Arc::new(State::new(mirror.settings(config)?, mirror.authorities(config)?, config.limits));
         mirror.state = Some(state.clone());
         mirror.publish(&state);
         Ok((mirror, state))
@@ -77,12 +86,12 @@ impl Mirror {
             self.revision = changes.revision;
             return Ok(false);
         }
-        let (tenant, authority) = (self.tenant.clone(), self.authority.clone());
+        let (tenant, vouching) = (self.tenant.clone(), self.vouching());
         self.take(&changes.list)?;
         self.revision = changes.revision;
         let Some(state) = self.state.clone() else { return Ok(true) };
-        if self.authority != authority {
-            state.trust.store(Arc::new(self.trust(config)?));
+        if self.vouching() != vouching {
+            state.authorities.store(Arc::new(self.authorities(config)?));
         }
         if self.tenant != tenant {
             state.settings.store(Arc::new(self.settings(config)?));
@@ -92,8 +101,8 @@ impl Mirror {
     }
 
     /// Settings and trust under another configuration.
-    pub fn configured(&self, config: &Config) -> Result<(Settings, Trust), MirrorError> {
-        Ok((self.settings(config)?, self.trust(config)?))
+    pub fn configured(&self, config: &Config) -> Result<(Settings, Authorities), MirrorError> {
+        Ok((self.settings(config)?, self.authorities(config)?))
     }
 
     fn publish(&self, state: &State) {
@@ -105,14 +114,48 @@ impl Mirror {
 
     fn settings(&self, config: &Config) -> Result<Settings, MirrorError> {
         let tenant = self.tenant.clone().ok_or(MirrorError::NoTenant)?;
-        Ok(Settings::new(config.origin.clone(), tenant, config.tokens, self.store.vault().pepper()))
+        Ok(Settings::new(config, tenant, self.store.vault().pepper()))
     }
 
-    /// The configured CAs and our own.
-    fn trust(&self, config: &Config) -> Result<Trust, MirrorError> {
-        let own = self.authority.iter().cloned();
-        let authorities = config.trusted_cas.iter().cloned().chain(own).collect();
-        Ok(Trust::new(authorities, tls::provider())?)
+    fn vouching(&self) -> Vouching {
+        let lists = self.clients.instances().filter(|client| !client.instance.trusted_cas.is_empty());
+        let lists = lists.map(|client| (client.instance.id.clone(), client.instance.trusted_cas.clone()));
+        let pins = !self.clients.pinned_alone().is_empty();
+        Vouching { own: self.authority.clone(), lists: lists.collect(), pins }
+    }
+
+    /// Every list of CAs, by what it is about.
+    fn authorities(&self, config: &Config) -> Result<Authorities, MirrorError> {
+        let trust = |list: &[Certificate]| {
+            Ok::<_, Unfit>(Arc::new(Trust::new(list.to_vec(), config.crls.clone(), config.revocation)?))
+        };
+        let mut all = config.all_cas();
+        let own: Vec<_> = self.authority.iter().cloned().collect();
+        all.extend(own.iter().cloned());
+        let (mut listeners, mut routes, mut instances) = (HashMap::new(), HashMap::new(), HashMap::new());
+        for listener in &config.listeners {
+            if let Some(list) = listener.tls.as_ref().and_then(|tls| tls.trusted_cas.as_deref()) {
+                listeners.insert(listener.address, trust(list)?);
+            }
+        }
+        for (name, list) in &config.route_cas {
+            routes.insert(name.clone(), trust(list)?);
+        }
+        for (id, pems) in self.vouching().lists {
+            let list = pems.iter().map(|pem| Certificate::from_pem(pem)).collect::<Result<Vec<_>, _>>()?;
+            all.extend_from_slice(&list);
+            instances.insert(id, trust(&list)?);
+        }
+        let mut seen = HashSet::new();
+        all.retain(|ca| seen.insert(ca.fingerprint));
+        Ok(Authorities {
+            handshake: trust(&all)?,
+            general: trust(&config.trusted_cas)?,
+            own: trust(&own)?,
+            listeners,
+            routes,
+            instances,
+        })
     }
 
     /// Instances first and keys after them: a change may bring both in any order.

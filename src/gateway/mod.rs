@@ -4,6 +4,7 @@
 pub mod administer;
 mod admit;
 mod cache;
+mod certificate;
 pub mod control;
 mod issue;
 mod mirror;
@@ -32,11 +33,12 @@ pub struct Gateway {
     pub clock: Arc<dyn Clock>,
     signer: Signer,
     tokens: SharedTokens,
+    forwarded: certificate::Forwarded,
     control: Control,
 }
 
 impl Gateway {
     pub fn new(state: Arc<State>, clock: Arc<dyn Clock>, signer: Signer, control: Control) -> Self {
-        Self { state, clock, signer, tokens: SharedTokens::default(), control }
+        Self { state, clock, signer, tokens: SharedTokens::default(), forwarded: certificate::forwarded(), control }
     }
 }

@@ -49,7 +49,8 @@ fn bearer_challenge(status: u16, code: &str, scope: Option<&str>) -> Option<Head
     let realm = "Bearer realm=\"flowgate\"";
     let described = || format!("{realm}, error=\"{code}\", error_description=\"{}\"", public_text(code));
     let text = match (status, scope) {
-        (401, _) if code == "token_required" => realm.to_owned(),
+        // no error code where no token was sent (RFC 6750, 3.1)
+        (401, _) if code != "invalid_token" => realm.to_owned(),
         (401, _) => described(),
         (400, _) if code == "invalid_request" => described(),
         (403, Some(scope)) => format!("{}, scope=\"{scope}\"", described()),

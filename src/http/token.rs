@@ -111,6 +111,7 @@ impl Read {
         let authorization = first.map(HeaderValue::to_str).transpose().map_err(|_| Reason::BasicMalformed)?;
         Ok(Sender {
             peer: &self.context.peer,
+            headers: &self.parts.headers,
             authorization,
             query: self.parts.uri.query().unwrap_or_default(),
             body: &self.body,
@@ -235,8 +236,9 @@ async fn token_key(State(gateway): State<Arc<Gateway>>) -> Response {
 async fn metadata(State(gateway): State<Arc<Gateway>>) -> Response {
     let settings = gateway.state.settings.load();
     let (origin, issuer) = (&settings.origin.url, settings.issuer());
-    let methods = json!(["client_secret_basic", "client_secret_post", "tls_client_auth"]);
-    let body = json!({
+    let methods =
+        json!(["client_secret_basic", "client_secret_post", "tls_client_auth", "self_signed_tls_client_auth"]);
+    let mut body = json!({
         "issuer": issuer,
         "token_endpoint": issuer,
         "token_endpoint_auth_methods_supported": methods,
@@ -249,7 +251,16 @@ async fn metadata(State(gateway): State<Arc<Gateway>>) -> Response {
         "response_types_supported": [],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256", "ES256"],
+        "tls_client_certificate_bound_access_tokens": true,
     });
+    // RFC 8705, 5
+    if let Some(mtls) = &settings.mtls_url {
+        body["mtls_endpoint_aliases"] = json!({
+            "token_endpoint": format!("{mtls}/oauth/token"),
+            "introspection_endpoint": format!("{mtls}/introspect"),
+            "revocation_endpoint": format!("{mtls}/oauth/revoke"),
+        });
+    }
     reply::cacheable(&body).into_response()
 }
 

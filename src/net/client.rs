@@ -1,6 +1,6 @@
 //! One HTTPS request of our own: what `flowgate token get` sends.
 
-use crate::net::tls::provider;
+use crate::crypto::trust::provider;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};

@@ -30,7 +30,8 @@ pub struct Introduction<'a> {
 pub fn to_backend(parts: &mut request::Parts, intro: &Introduction<'_>) {
     let host = host(parts);
     let came_forwarded = if intro.peer.trusted { Forwarded::of(&parts.headers) } else { Forwarded::default() };
-    strip(&mut parts.headers, |name| hop_by_hop(name) || reserved(name));
+    let forwarded = intro.peer.certificate_header.as_ref().map_or("", |header| header.name().as_str());
+    strip(&mut parts.headers, |name| hop_by_hop(name) || reserved(name) || name == forwarded);
     let headers = &mut parts.headers;
     headers.remove(header::EXPECT);
     if !intro.keep_token {
@@ -162,8 +163,11 @@ fn reserved_dashed(name: &str) -> bool {
                 | "x-auth-scopes"
                 | "x-auth-method"
                 | "x-auth-token-id"
+                | "x-client-cert"
+                | "x-ssl-cert"
+                | "x-ssl-client-cert"
         ),
-        Some(b's') => matches!(name, "sapauthenticatedusername" | "sap-authenticated-user-name"),
+        Some(b's') => matches!(name, "sapauthenticatedusername" | "sap-authenticated-user-name" | "ssl-client-cert"),
         Some(b'c') => name.starts_with("camel") || matches!(name, "client-cert" | "client-cert-chain"),
         Some(b'f') => name == "forwarded",
         Some(b't') => matches!(name, "traceparent" | "tracestate"),
@@ -179,7 +183,7 @@ mod tests {
 
     fn peer(trusted: bool) -> Peer {
         let address = "192.0.2.7:1234".parse().expect("an address");
-        Peer::new(address, 8443, true, trusted)
+        Peer::new(address, 8443, true, trusted, address)
     }
 
     fn rewritten(fields: &[(&str, &str)], trusted: bool) -> HeaderMap {

@@ -1,9 +1,10 @@
 //! Accepting connections on a lane: a share of the listening socket, the handshake under its own
 //! deadline, HTTP/1.1 and HTTP/2 with every bound set, and the drain.
 
+use super::certificate_header::CertificateHeader;
 use super::peer::{Peer, PeerCertificate, listed};
+use super::proxy_protocol;
 use crate::config::Limits;
-use crate::crypto::x509::Certificate;
 use arc_swap::ArcSwap;
 use http::{Request, Response};
 use http_body::Body;
@@ -28,11 +29,22 @@ use tokio_util::sync::CancellationToken;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
+/// The load balancers in front of a listener and how they tell of their callers.
+#[derive(Debug, Clone, Default)]
+pub struct Proxies {
+    pub networks: Vec<IpNet>,
+    pub certificate_header: Option<Arc<CertificateHeader>>,
+    /// Their connections begin with a PROXY header, version 1 or 2.
+    pub proxy_protocol: bool,
+}
+
 /// What all lanes share of one listener; parts that a reload replaces can be swapped.
 #[derive(Debug)]
 pub struct Listening {
+    /// As configured.
+    pub address: SocketAddr,
     pub tls: Option<ArcSwap<ServerConfig>>,
-    pub trusted_proxies: ArcSwap<Vec<IpNet>>,
+    pub proxies: ArcSwap<Proxies>,
     pub limits: ArcSwap<Limits>,
     /// Connections of all listeners together.
     pub connections: Arc<Semaphore>,
@@ -87,26 +99,18 @@ where
             limits = shared.limits.load_full();
             http = Rc::new(http_builder(&limits));
         }
-        let trusted = listed(address.ip(), &shared.trusted_proxies.load());
-        let peer = Peer::new(address, local_port, shared.tls.is_some(), trusted);
         let (http, watcher, service, shared) = (http.clone(), drain.watcher(), service.clone(), shared.clone());
         let patience = limits.handshake_time;
         tokio::task::spawn_local(async move {
             let _permit = permit;
-            let Some(config) = shared.tls.as_ref().map(ArcSwap::load_full) else {
-                return run(&http, stream, service(Rc::new(peer)), watcher).await;
-            };
-            match tokio::time::timeout(patience, handshake(stream, config)).await {
-                Ok(Ok(stream)) => {
-                    let certificate = certificate(&stream);
-                    run(&http, stream, service(Rc::new(Peer { certificate, ..peer })), watcher).await;
-                }
+            let greeting = tokio::time::timeout(patience, greet(stream, address, local_port, &shared)).await;
+            match greeting {
+                Ok(Ok((Stream::Plain(stream), peer))) => run(&http, stream, service(Rc::new(peer)), watcher).await,
+                Ok(Ok((Stream::Tls(stream), peer))) => run(&http, *stream, service(Rc::new(peer)), watcher).await,
                 Ok(Err(error)) => {
-                    tracing::info!(target: "flowgate::handshake", peer = %peer.address, %error, "handshake failed");
+                    tracing::info!(target: "flowgate::handshake", peer = %address, %error, "handshake failed");
                 }
-                Err(_) => {
-                    tracing::info!(target: "flowgate::handshake", peer = %peer.address, "handshake took too long");
-                }
+                Err(_) => tracing::info!(target: "flowgate::handshake", peer = %address, "handshake took too long"),
             }
         });
     }
@@ -136,6 +140,32 @@ async fn accept(
     }
 }
 
+/// A connection that is ready for HTTP.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// All that comes before HTTP: who is there, by PROXY header and handshake.
+async fn greet(
+    mut stream: TcpStream,
+    address: SocketAddr,
+    local_port: u16,
+    shared: &Listening,
+) -> std::io::Result<(Stream, Peer)> {
+    let proxies = shared.proxies.load_full();
+    let trusted = listed(address.ip(), &proxies.networks);
+    let told = if trusted && proxies.proxy_protocol { proxy_protocol::caller(&mut stream).await? } else { None };
+    let address = told.unwrap_or(address);
+    let certificate_header = proxies.certificate_header.clone();
+    let peer = Peer::new(address, local_port, shared.tls.is_some(), trusted, shared.address);
+    let peer = Peer { certificate_header, ..peer };
+    let Some(config) = shared.tls.as_ref().map(ArcSwap::load_full) else { return Ok((Stream::Plain(stream), peer)) };
+    let stream = handshake(stream, config).await?;
+    let certificate = certificate(&stream);
+    Ok((Stream::Tls(Box::new(stream)), Peer { certificate, ..peer }))
+}
+
 async fn handshake(stream: TcpStream, config: Arc<ServerConfig>) -> std::io::Result<TlsStream<TcpStream>> {
     let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
     start.into_stream(config).await
@@ -145,8 +175,7 @@ async fn handshake(stream: TcpStream, config: Arc<ServerConfig>) -> std::io::Res
 fn certificate(stream: &TlsStream<TcpStream>) -> Option<Arc<PeerCertificate>> {
     let (_, session) = stream.get_ref();
     let chain: Vec<_> = session.peer_certificates()?.iter().map(|one| one.clone().into_owned()).collect();
-    let leaf = Certificate::from_der(chain.first()?).ok()?;
-    Some(Arc::new(PeerCertificate { chain, leaf }))
+    PeerCertificate::new(chain).ok().map(Arc::new)
 }
 
 /// Every bound that the protocol libraries know is set here; none is left to a default that a

@@ -2,10 +2,12 @@
 //! carries a `Permit`. Knows no SQL, no roles, no OAuth words.
 
 pub mod body;
+pub mod certificate_header;
 pub mod client;
 pub mod forward;
 pub mod headers;
 pub mod listen;
 pub mod peer;
 pub mod pool;
+mod proxy_protocol;
 pub mod tls;

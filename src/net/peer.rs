@@ -1,17 +1,66 @@
 //! Who is at the other end of a connection, as far as the connection can tell.
 
-use crate::crypto::x509::Certificate;
+use super::certificate_header::CertificateHeader;
+use crate::crypto::trust::{Distrust, Trust};
+use crate::crypto::x509::{Certificate, CertificateError};
 use http::HeaderValue;
 use ipnet::IpNet;
 use rustls_pki_types::CertificateDer;
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The certificate that a peer proved to hold, with the chain it sent.
 #[derive(Debug)]
 pub struct PeerCertificate {
     pub chain: Vec<CertificateDer<'static>>,
     pub leaf: Certificate,
+    verdicts: Mutex<VecDeque<Verdict>>,
+}
+
+/// What one list of CAs makes of it, until when.
+#[derive(Debug)]
+struct Verdict {
+    trust: Arc<Trust>,
+    from: i64,
+    until: i64,
+    outcome: Result<(), Distrust>,
+}
+
+/// Verdicts kept per certificate: lists that one connection meets.
+const VERDICTS: usize = 8;
+
+impl PeerCertificate {
+    /// Of a chain, leaf first.
+    pub fn new(chain: Vec<CertificateDer<'static>>) -> Result<Self, CertificateError> {
+        let leaf = Certificate::from_der(chain.first().ok_or(CertificateError::NotDer)?)?;
+        Ok(Self { chain, leaf, verdicts: Mutex::default() })
+    }
+
+    /// What a list of CAs makes of it at `now`. Judged once per list and again when the list was
+    /// replaced or time has brought a change about: dates pass on a connection that stays.
+    pub fn judged(&self, trust: &Arc<Trust>, now: i64) -> Result<(), Distrust> {
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = verdicts.iter().find(|verdict| Arc::ptr_eq(&verdict.trust, trust));
+        if let Some(known) = known.filter(|known| (known.from..known.until).contains(&now)) {
+            return known.outcome.clone();
+        }
+        let outcome = trust.verify(&self.chain, now).map(|_| ());
+        verdicts.retain(|verdict| !Arc::ptr_eq(&verdict.trust, trust));
+        if verdicts.len() == VERDICTS {
+            verdicts.pop_front();
+        }
+        let until = self.ends(now).min(trust.until(now));
+        verdicts.push_back(Verdict { trust: trust.clone(), from: now, until, outcome: outcome.clone() });
+        outcome
+    }
+
+    /// The next second at which a certificate of the chain begins or ends.
+    fn ends(&self, now: i64) -> i64 {
+        let read = self.chain.iter().filter_map(|der| Certificate::from_der(der).ok());
+        let edges = read.flat_map(|one| [one.not_before, one.not_after.saturating_add(1)]);
+        edges.filter(|edge| *edge > now).min().unwrap_or(i64::MAX)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -26,15 +75,30 @@ pub struct Peer {
     /// Whether the connection is TLS.
     pub secure: bool,
     pub certificate: Option<Arc<PeerCertificate>>,
-    /// Whether the peer's own X-Request-Id and X-Forwarded-* headers are believed.
+    /// Whether the peer is a proxy of ours, whose X-Request-Id, X-Forwarded-* and certificate
+    /// headers are believed.
     pub trusted: bool,
+    /// The listener's address, as configured.
+    pub listener: SocketAddr,
+    /// Where the listener's proxies put their callers' certificates.
+    pub certificate_header: Option<Arc<CertificateHeader>>,
 }
 
 impl Peer {
-    pub fn new(address: SocketAddr, local_port: u16, secure: bool, trusted: bool) -> Self {
+    pub fn new(address: SocketAddr, local_port: u16, secure: bool, trusted: bool, listener: SocketAddr) -> Self {
         let node = HeaderValue::try_from(address.ip().to_canonical().to_string());
         let node = node.unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { address, text: address.to_string(), node, local_port, secure, certificate: None, trusted }
+        Self {
+            address,
+            text: address.to_string(),
+            node,
+            local_port,
+            secure,
+            certificate: None,
+            trusted,
+            listener,
+            certificate_header: None,
+        }
     }
 }
 

@@ -3,33 +3,28 @@
 
 use crate::config::TlsMaterial;
 use crate::crypto::digest::{hex, sha256};
-use crate::crypto::trust::{Distrust, Trust};
+use crate::crypto::trust::{Distrust, Pins, Trust};
 use crate::crypto::x509::Certificate;
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, ServerConfig, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
-/// The one provider of TLS cryptography.
-pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
-
-/// A server configuration for a certificate and the CAs believed at this moment. Without CAs no
-/// client certificate is asked for.
+/// A server configuration for a certificate and the CAs believed at this moment. Without any, and
+/// without pinned certificates, no client certificate is asked for.
 ///
 /// Sessions are not resumed: a resumed one would carry its old client certificate unverified.
-pub fn server(material: &TlsMaterial, trust: Arc<Trust>) -> Result<Arc<ServerConfig>, Error> {
-    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    let builder = if trust.authorities().is_empty() {
+pub fn server(material: &TlsMaterial, trust: Arc<Trust>, pins: Arc<dyn Pins>) -> Result<Arc<ServerConfig>, Error> {
+    let builder =
+        ServerConfig::builder_with_provider(trust.provider().clone()).with_safe_default_protocol_versions()?;
+    let builder = if trust.authorities().is_empty() && !pins.any() {
         builder.with_no_client_auth()
     } else {
-        builder.with_client_cert_verifier(Arc::new(Verifier(trust)))
+        builder.with_client_cert_verifier(Arc::new(Verifier { trust, pins }))
     };
     let mut config = builder.with_single_cert(material.chain.clone(), material.key.clone_key())?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -38,8 +33,16 @@ pub fn server(material: &TlsMaterial, trust: Arc<Trust>) -> Result<Arc<ServerCon
     Ok(Arc::new(config))
 }
 
-#[derive(Debug)]
-struct Verifier(Arc<Trust>);
+struct Verifier {
+    trust: Arc<Trust>,
+    pins: Arc<dyn Pins>,
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Verifier({:?})", self.trust)
+    }
+}
 
 impl ClientCertVerifier for Verifier {
     fn client_auth_mandatory(&self) -> bool {
@@ -47,7 +50,8 @@ impl ClientCertVerifier for Verifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.hints()
+        // clients that choose by these names would keep back a certificate that only its pin vouches for
+        if self.pins.any() { &[] } else { self.trust.hints() }
     }
 
     fn verify_client_cert(
@@ -58,7 +62,7 @@ impl ClientCertVerifier for Verifier {
     ) -> Result<ClientCertVerified, Error> {
         let chain: Vec<_> = [end_entity].into_iter().chain(intermediates).cloned().collect();
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        match self.0.verify(&chain, now) {
+        match self.trust.judge(&chain, now, &*self.pins) {
             Ok(_) => Ok(ClientCertVerified::assertion()),
             Err(distrust) => {
                 // the handshake's own error names no certificate, so it is told here
@@ -76,7 +80,7 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.tls12(message, cert, dss)
+        self.trust.tls12(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -85,11 +89,11 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.tls13(message, cert, dss)
+        self.trust.tls13(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.schemes()
+        self.trust.schemes()
     }
 }
 
@@ -97,8 +101,11 @@ impl ClientCertVerifier for Verifier {
 fn alert(distrust: &Distrust) -> Error {
     Error::InvalidCertificate(match distrust {
         Distrust::Expired => CertificateError::Expired,
+        Distrust::Revoked => CertificateError::Revoked,
         Distrust::NotYetValid => CertificateError::NotValidYet,
-        Distrust::UnknownIssuer(_) | Distrust::NoAuthorities => CertificateError::UnknownIssuer,
+        Distrust::UnknownIssuer(_) | Distrust::OtherKey(_) | Distrust::Spelling(_) | Distrust::NoAuthorities => {
+            CertificateError::UnknownIssuer
+        }
         Distrust::NoClientAuth | Distrust::NoDigitalSignature => CertificateError::InvalidPurpose,
         Distrust::Unreadable(_) => CertificateError::BadEncoding,
         other => CertificateError::Other(OtherError(Arc::new(other.clone()))),

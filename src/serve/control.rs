@@ -5,13 +5,14 @@ use super::site::Site;
 use super::watch::{Source, Watch};
 use crate::config::Config;
 use crate::crypto::digest::Digest;
+use crate::domain::key::Key;
 use crate::gateway::Mirror;
 use crate::gateway::administer::signing;
-use crate::gateway::control::Revoke;
+use crate::gateway::control::{Order, Request};
 use crate::http::access_log::LogWriter;
 use crate::http::admin::Health;
 use crate::http::metrics::Registry;
-use crate::store::{Follower, ServeLock, Store, StoreError};
+use crate::store::{Follower, ServeLock, Store, StoreError, Writing};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub struct Control {
     pub store: Store,
     pub mirror: Mirror,
     pub site: Site,
-    pub requests: mpsc::Receiver<Revoke>,
+    pub requests: mpsc::Receiver<Request>,
     pub source: Source,
     pub health: Arc<Health>,
     pub registry: Registry,
@@ -59,7 +60,7 @@ impl Control {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
-                Some(first) = self.requests.recv() => self.revoke(first).await,
+                Some(first) = self.requests.recv() => self.carry_out(first).await,
                 () = self.store.changed() => self.catch_up().await,
                 _ = follow.tick() => self.follow(&mut follower).await,
                 _ = upkeep.tick() => self.upkeep().await,
@@ -119,9 +120,9 @@ impl Control {
         self.health.store_seen.store(self.site.gateway().clock.now(), Ordering::Relaxed);
     }
 
-    /// Writes revocations down, applies them here, then tells who waits. Several that wait are
-    /// committed as one.
-    async fn revoke(&mut self, first: Revoke) {
+    /// Writes down what lanes ask for, applies it here, then tells who waits. Several that wait
+    /// are committed as one.
+    async fn carry_out(&mut self, first: Request) {
         let mut batch = vec![first];
         while batch.len() < BATCH {
             match self.requests.try_recv() {
@@ -135,14 +136,19 @@ impl Control {
         }
         self.catch_up().await;
         for request in batch {
-            let _ = request.done.send(written.is_ok());
+            if let Some(done) = request.done {
+                let _ = done.send(written.is_ok());
+            }
         }
     }
 
-    async fn write(&self, batch: &[Revoke]) -> Result<(), StoreError> {
+    async fn write(&self, batch: &[Request]) -> Result<(), StoreError> {
         let mut writing = self.store.write().await?;
         for request in batch {
-            writing.put(&request.revocation).await?;
+            match &request.order {
+                Order::Revoke(revocation) => writing.put(revocation).await?,
+                Order::Renew(renewed) => renew(&mut writing, renewed).await?,
+            }
         }
         writing.commit().await
     }
@@ -191,11 +197,11 @@ impl Control {
     }
 
     fn take(&mut self, config: Config) -> Result<(), Box<dyn std::error::Error>> {
-        let (settings, trust) = self.mirror.configured(&config)?;
+        let (settings, authorities) = self.mirror.configured(&config)?;
         let state = self.site.gateway().state.clone();
-        let before = state.trust.swap(Arc::new(trust));
+        let before = state.authorities.swap(Arc::new(authorities));
         if let Err(error) = self.site.apply(config) {
-            state.trust.store(before);
+            state.authorities.store(before);
             return Err(error.into());
         }
         // tokens that were verified under other settings are verified again, so swap only a change
@@ -212,6 +218,20 @@ impl Control {
             let now = u32::try_from(self.site.gateway().clock.now()).unwrap_or_default();
             self.registry.gauge("flowgate_config_last_reload_timestamp_seconds").set(f64::from(now));
         }
+    }
+}
+
+/// Remembers a renewed certificate, unless the key has gone on or away meanwhile.
+async fn renew(writing: &mut Writing<'_>, renewed: &Key) -> Result<(), StoreError> {
+    let (Some(present), Some((fresh, _))) = (writing.get::<Key>(&renewed.id).await?, renewed.unpinned()) else {
+        return Ok(());
+    };
+    match present.renewed(fresh) {
+        Some(key) => {
+            tracing::info!(key = %key.name, fingerprint = fresh.fingerprint, "a renewed certificate was accepted");
+            writing.put(&key).await
+        }
+        None => Ok(()),
     }
 }
 

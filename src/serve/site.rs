@@ -4,10 +4,11 @@
 use super::lanes::Lanes;
 use super::{ServeError, needs_restart};
 use crate::config::{Config, Listener};
-use crate::crypto::trust::Trust;
 use crate::domain::route::Routes;
 use crate::gateway::Gateway;
-use crate::net::listen::{Listening, bind};
+use crate::gateway::state::Authorities;
+use crate::net::certificate_header::CertificateHeader;
+use crate::net::listen::{Listening, Proxies, bind};
 use crate::net::tls;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -32,13 +33,13 @@ pub struct Site {
     /// By the address as configured and whether it is TLS.
     open: HashMap<(SocketAddr, bool), Open>,
     config: Option<Arc<Config>>,
-    trust: Option<Arc<Trust>>,
+    authorities: Option<Arc<Authorities>>,
 }
 
 impl Site {
     pub fn new(gateway: Arc<Gateway>, lanes: Lanes, stop: CancellationToken, connections: usize) -> Self {
         let connections = Arc::new(Semaphore::new(connections));
-        Self { gateway, lanes, stop, connections, open: HashMap::new(), config: None, trust: None }
+        Self { gateway, lanes, stop, connections, open: HashMap::new(), config: None, authorities: None }
     }
 
     /// The addresses as bound, in the order of the configuration.
@@ -58,10 +59,10 @@ impl Site {
     /// Takes a configuration: everything that can fail comes first, so that a failure changes
     /// nothing.
     pub fn apply(&mut self, config: Config) -> Result<(), ServeError> {
-        let trust = self.gateway.state.trust.load_full();
+        let authorities = self.gateway.state.authorities.load_full();
         let mut fresh = Vec::new();
         for listener in &config.listeners {
-            let tls = listener.tls.as_ref().map(|material| tls::server(material, trust.clone())).transpose()?;
+            let tls = self.tls(listener, &authorities)?;
             let socket = if self.open.contains_key(&key(listener)) {
                 None
             } else {
@@ -89,7 +90,7 @@ impl Site {
         let state = &self.gateway.state;
         state.limits.store(Arc::new(config.limits));
         state.swap(&state.routes, Routes::new(config.routes.clone()));
-        self.trust = Some(trust);
+        self.authorities = Some(authorities);
         self.tell_restart(&config);
         self.config = Some(Arc::new(config));
         Ok(())
@@ -105,17 +106,22 @@ impl Site {
 
     /// Rebuilds TLS when the trusted CAs have changed. Cheap when they have not.
     pub fn follow_trust(&mut self) -> Result<(), ServeError> {
-        let trust = self.gateway.state.trust.load_full();
-        if self.trust.as_ref().is_some_and(|known| Arc::ptr_eq(known, &trust)) {
+        let authorities = self.gateway.state.authorities.load_full();
+        if self.authorities.as_ref().is_some_and(|known| Arc::ptr_eq(known, &authorities)) {
             return Ok(());
         }
         let Some(config) = self.config.clone() else { return Ok(()) };
         for listener in &config.listeners {
-            let tls = listener.tls.as_ref().map(|material| tls::server(material, trust.clone())).transpose()?;
+            let tls = self.tls(listener, &authorities)?;
             self.refresh(listener, tls, &config);
         }
-        self.trust = Some(trust);
+        self.authorities = Some(authorities);
         Ok(())
+    }
+
+    fn tls(&self, listener: &Listener, authorities: &Authorities) -> Result<Option<Arc<ServerConfig>>, ServeError> {
+        let Some(material) = &listener.tls else { return Ok(None) };
+        Ok(Some(tls::server(material, authorities.handshake.clone(), self.gateway.state.clone())?))
     }
 
     /// The same address with and without TLS: the old socket must go before the new one is bound.
@@ -131,7 +137,7 @@ impl Site {
         if let (Some(slot), Some(tls)) = (&open.shared.tls, tls) {
             slot.store(tls);
         }
-        open.shared.trusted_proxies.store(Arc::new(listener.trusted_proxies.clone()));
+        open.shared.proxies.store(Arc::new(proxies(listener)));
         open.shared.limits.store(Arc::new(config.limits));
     }
 
@@ -144,7 +150,8 @@ impl Site {
     ) -> Result<(), ServeError> {
         let shared = Arc::new(Listening {
             tls: tls.map(ArcSwap::new),
-            trusted_proxies: ArcSwap::from_pointee(listener.trusted_proxies.clone()),
+            address: listener.address,
+            proxies: ArcSwap::from_pointee(proxies(listener)),
             limits: ArcSwap::from_pointee(config.limits),
             connections: self.connections.clone(),
         });
@@ -168,6 +175,14 @@ impl Site {
     pub async fn close(self) {
         self.stop.cancel();
         self.lanes.join().await;
+    }
+}
+
+fn proxies(listener: &Listener) -> Proxies {
+    Proxies {
+        networks: listener.trusted_proxies.clone(),
+        certificate_header: listener.certificate_header.clone().map(CertificateHeader::new).map(Arc::new),
+        proxy_protocol: listener.proxy_protocol,
     }
 }
 

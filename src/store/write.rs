@@ -40,6 +40,16 @@ impl<'a> Writing<'a> {
         row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose().map_err(|error| self.store.failed(error))
     }
 
+    /// Who holds the first claim whose value begins with `prefix`, which ends in `/`.
+    pub async fn claimed_below(&mut self, space: &str, prefix: &str) -> Result<Option<(String, String)>, StoreError> {
+        // `0` follows `/`: a range of the primary key, where LIKE would read all
+        let end = format!("{}0", prefix.trim_end_matches('/'));
+        let text = "SELECT kind, id FROM claims WHERE space = $1 AND value >= $2 AND value < $3 LIMIT 1";
+        let query = sqlx::query(text).bind(space).bind(prefix).bind(end);
+        let row = query.fetch_optional(&mut *self.tx).await.map_err(|error| self.store.failed(error))?;
+        row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose().map_err(|error| self.store.failed(error))
+    }
+
     /// Writes a record as it now is, with its claims in place of the ones it had.
     pub async fn put<T: Record>(&mut self, record: &T) -> Result<(), StoreError> {
         let id = record.id();

@@ -66,6 +66,8 @@ fn the_same_with_a_hundred_thousand_keys() {
                 aliases: Vec::new(),
                 roles: Vec::new(),
                 token_validity: 3600,
+                bound_tokens: false,
+                trusted_cas: Vec::new(),
                 created: 0,
             };
             writing.put(&instance).await.expect("written");

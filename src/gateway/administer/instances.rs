@@ -32,6 +32,8 @@ impl Administration<'_> {
             aliases: Vec::new(),
             roles,
             token_validity: parameters.validity_or_default(plan),
+            bound_tokens: parameters.bound_tokens.unwrap_or_default(),
+            trusted_cas: parameters.trusted_cas.clone().unwrap_or_default(),
             created: self.now,
         };
         writing.put(&tenant).await?;
@@ -60,6 +62,8 @@ impl Administration<'_> {
             instance.roles = roles;
         }
         instance.token_validity = parameters.token_validity.unwrap_or(instance.token_validity);
+        instance.bound_tokens = parameters.bound_tokens.unwrap_or(instance.bound_tokens);
+        instance.trusted_cas = parameters.trusted_cas.unwrap_or(instance.trusted_cas);
         writing.put(&instance).await?;
         writing.commit().await?;
         Ok(instance)

@@ -6,13 +6,16 @@ use super::{AdminError, Administration};
 use crate::crypto::ca::{self, Subject, Validity};
 use crate::crypto::digest::hex;
 use crate::crypto::random;
-use crate::crypto::trust::Trust;
-use crate::crypto::x509::Certificate;
+use crate::crypto::trust::{Trust, fit_alone};
+use crate::crypto::x509::{self, Certificate};
 use crate::domain::instance::Instance;
-use crate::domain::key::{CertificateDetails, Credential, Foreign, ForeignCredential, Key, Shown, Wanted, render};
+use crate::domain::key::{
+    CertificateDetails, Credential, Foreign, ForeignCredential, Key, KeyError, Matching, Shown, Wanted, render,
+};
 use crate::domain::name::{InstanceName, KeyName};
 use crate::domain::tenant::Tenant;
 use crate::store::Writing;
+use rustls_pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
@@ -43,7 +46,7 @@ impl Administration<'_> {
         let made = match &wanted {
             Wanted::Secret => self.secret(random::client_secret()),
             Wanted::Certificate { days, bits } => self.certificate(instance, *days, *bits).await?,
-            Wanted::External { pem } => self.external(pem, trust)?,
+            Wanted::External { pem, pinned } => self.external(pem, *pinned, trust)?,
         };
         let mut writing = self.store.write().await?;
         let owner = find(&mut writing, instance).await?;
@@ -64,21 +67,41 @@ impl Administration<'_> {
         let common_name = random::uuid();
         let subject = Subject { organization: "flowgate", unit: Some(instance.as_str()), common_name: &common_name };
         let issued = ca::client(&authority, &subject, Validity::days(self.now, days), bits)?;
-        let details = CertificateDetails::of(
-            &Certificate::from_pem(&issued.certificate).map_err(crate::domain::key::KeyError::from)?,
-        );
+        let details = CertificateDetails::of(&Certificate::from_pem(&issued.certificate).map_err(KeyError::from)?);
         let chain = format!("{}{}", issued.certificate, authority.certificate);
         let shown = Shown::Certificate { chain, key: Some(issued.key), details: details.clone() };
         Ok(Made { credential: Credential::Certificate(details), shown })
     }
 
-    fn external(&self, pem: &str, trust: &Trust) -> Result<Made, AdminError> {
-        let certificate = Certificate::from_pem(pem).map_err(crate::domain::key::KeyError::from)?;
-        trust.verify(std::slice::from_ref(&certificate.der), self.now)?;
-        let details = CertificateDetails::of(&certificate);
-        let chain = crate::crypto::keyring::pem("CERTIFICATE", &certificate.der);
+    fn external(&self, pem: &str, pinned: bool, trust: &Trust) -> Result<Made, AdminError> {
+        let chain = x509::uploaded(pem).map_err(KeyError::from)?;
+        let (details, matching) = self.matched(&chain, pinned, trust)?;
+        let leaf = chain.first().ok_or(KeyError::NoCertificate)?;
+        let chain = crate::crypto::keyring::pem("CERTIFICATE", leaf);
         let shown = Shown::Certificate { chain, key: None, details: details.clone() };
-        Ok(Made { credential: Credential::CertificateExternal(details), shown })
+        Ok(Made { credential: Credential::CertificateExternal { details, matching }, shown })
+    }
+
+    /// Judges a partner's certificate as a handshake would. One that no CA vouches for can be
+    /// believed by its pin alone, but goes by nothing else.
+    fn matched(
+        &self,
+        chain: &[CertificateDer<'_>],
+        pinned: bool,
+        trust: &Trust,
+    ) -> Result<(CertificateDetails, Matching), AdminError> {
+        let verdict = trust.verify(chain, self.now);
+        match (verdict, pinned) {
+            (Ok(leaf), true) => Ok((CertificateDetails::of(&leaf), Matching::Pinned)),
+            (Ok(leaf), false) => Ok((CertificateDetails::of(&leaf), Matching::Names { earlier: Vec::new() })),
+            (Err(distrust), true) if distrust.pin_helps() => {
+                let leaf = chain.first().ok_or(KeyError::NoCertificate)?;
+                let leaf = Certificate::from_der(leaf).map_err(KeyError::from)?;
+                fit_alone(&leaf, self.now)?;
+                Ok((CertificateDetails::of(&leaf), Matching::PinnedAlone))
+            }
+            (Err(distrust), _) => Err(distrust.into()),
+        }
     }
 
     async fn put(
@@ -96,6 +119,10 @@ impl Administration<'_> {
             && let Some((_, holder)) = writing.claimed("certificate", &details.fingerprint).await?
         {
             return Err(taken(writing, &holder).await?);
+        }
+        if let Some(holder) = namesake(writing, &key).await? {
+            let (instance, other) = owner_of(writing, &holder).await?;
+            return Err(AdminError::NamesTaken { instance, key: other });
         }
         writing.put(&key).await?;
         Ok(key)
@@ -161,20 +188,38 @@ impl Administration<'_> {
     }
 
     fn external_of_chain(&self, chain: &str, trust: &Trust) -> Result<Credential, AdminError> {
-        let ders = crate::crypto::x509::chain(chain).map_err(crate::domain::key::KeyError::from)?;
-        let leaf = trust.verify(&ders, self.now)?;
-        Ok(Credential::CertificateExternal(CertificateDetails::of(&leaf)))
+        let ders = x509::chain(chain).map_err(KeyError::from)?;
+        let (details, matching) = self.matched(&ders, true, trust)?;
+        Ok(Credential::CertificateExternal { details, matching })
+    }
+}
+
+/// A key whose certificate has the same names, where one of the two goes by them: at run time it
+/// could not be told which of them a certificate is of.
+async fn namesake(writing: &mut Writing<'_>, key: &Key) -> Result<Option<String>, AdminError> {
+    let Some(details) = key.certificate() else { return Ok(None) };
+    if let Some((_, holder)) = writing.claimed("certificate-names", &details.names).await? {
+        return Ok(Some(holder));
+    }
+    match key.unpinned() {
+        Some(_) => Ok(writing.claimed_below("pinned-names", &format!("{}/", details.names)).await?.map(|(_, id)| id)),
+        None => Ok(None),
     }
 }
 
 async fn taken(writing: &mut Writing<'_>, holder: &str) -> Result<AdminError, AdminError> {
-    let key = writing.get::<Key>(holder).await?;
+    let (instance, key) = owner_of(writing, holder).await?;
+    Ok(AdminError::CertificateTaken { instance, key })
+}
+
+/// The names of a key and of its instance.
+async fn owner_of(writing: &mut Writing<'_>, key: &str) -> Result<(String, String), AdminError> {
+    let key = writing.get::<Key>(key).await?;
     let instance = match &key {
         Some(key) => writing.get::<Instance>(&key.instance_id).await?.map(|instance| instance.name.to_string()),
         None => None,
     };
-    let key = key.map(|key| key.name.to_string()).unwrap_or_default();
-    Ok(AdminError::CertificateTaken { instance: instance.unwrap_or_default(), key })
+    Ok((instance.unwrap_or_default(), key.map(|key| key.name.to_string()).unwrap_or_default()))
 }
 
 fn missing(name: &KeyName) -> AdminError {

@@ -45,6 +45,10 @@ pub enum AdminError {
         "the certificate is used already, by key `{key}` of instance `{instance}`; a certificate identifies one client"
     )]
     CertificateTaken { instance: String, key: String },
+    #[error(
+        "key `{key}` of instance `{instance}` has a certificate of the same subject and issuer, and one of the two goes by these names: nobody could tell which client such a certificate is of; delete that key first, or pin both"
+    )]
+    NamesTaken { instance: String, key: String },
     #[error("client id `{0}` belongs to another instance already")]
     ClientIdTaken(String),
     #[error("the certificate would not be accepted: {0}")]

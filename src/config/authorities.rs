@@ -1,0 +1,84 @@
+//! Lists of trusted CAs, from said to meant: files and folders of certificates, with the revocation
+//! lists that lie beside them.
+
+use super::disk;
+use super::file::RouteSection;
+use super::meaning::Meaning;
+use crate::crypto::trust;
+use crate::crypto::x509::{self, Certificate};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+impl Meaning<'_> {
+    /// The list that stands below `trusted_cas` at a place.
+    pub(super) fn trusted_cas(&mut self, at: &str, said: &[String]) -> Vec<Certificate> {
+        let mut out: Vec<Certificate> = Vec::new();
+        for (index, text) in said.iter().enumerate() {
+            let pointer = format!("{at}/trusted_cas/{index}");
+            let path = self.path(text);
+            let files = match disk::certificate_files(&path) {
+                Ok(files) => files,
+                Err(error) => {
+                    self.error(
+                        &pointer,
+                        format!("{text} cannot be read: {error}"),
+                        "name a PEM file, or a folder with *.pem, *.crt, *.cer or *.crl files",
+                    );
+                    continue;
+                }
+            };
+            for file in files {
+                for one in self.authorities(&pointer, &file) {
+                    if !out.iter().any(|known| known.fingerprint == one.fingerprint) {
+                        out.push(one);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// The lists of single routes, by name.
+    pub(super) fn route_cas(&mut self, said: &[RouteSection]) -> BTreeMap<String, Vec<Certificate>> {
+        let mut out = BTreeMap::new();
+        for (index, route) in said.iter().enumerate() {
+            if let Some(list) = &route.trusted_cas {
+                out.insert(route.name.clone(), self.trusted_cas(&format!("/routes/{index}"), list));
+            }
+        }
+        out
+    }
+
+    fn authorities(&mut self, pointer: &str, file: &Path) -> Vec<Certificate> {
+        let shown = file.display();
+        let read = self.text(file).map_err(|error| error.to_string()).and_then(|text| {
+            let crls = x509::crls(&text).map_err(|error| error.to_string())?;
+            let ders = if crls.is_empty() { x509::uploaded(&text) } else { x509::uploaded(&text).or(Ok(Vec::new())) };
+            Ok((ders.map_err(|error: x509::CertificateError| error.to_string())?, crls))
+        });
+        let ders = match read {
+            Ok((ders, crls)) => {
+                let fresh: Vec<_> = crls.into_iter().filter(|crl| !self.crls.contains(crl)).collect();
+                self.crls.extend(fresh);
+                ders
+            }
+            Err(error) => {
+                self.error(pointer, format!("{shown}: {error}"), "give CA certificates and revocation lists as PEM");
+                return Vec::new();
+            }
+        };
+        let mut out = Vec::new();
+        for der in ders {
+            let read = Certificate::from_der(&der).map_err(trust::Unfit::from);
+            match read.and_then(|one| trust::fit(&one).map(|()| one)) {
+                Ok(one) => out.push(one),
+                Err(error) => self.error(
+                    pointer,
+                    format!("{shown}: {error}"),
+                    "only CAs belong here; a partner's own certificate becomes a key of type certificate_external",
+                ),
+            }
+        }
+        out
+    }
+}

@@ -1,16 +1,13 @@
 //! Administration commands: each reads its arguments, asks `gateway::administer` and prints.
 
+use super::certificates::trust;
+use super::kit;
 use super::output::{self, Format};
-use super::run::{Opened, now, read, read_json};
+use super::run::{Opened, read, read_json};
 use super::{Failure, InstanceCommand, InstanceSettings, KeyCommand, KeyType, Outcome, RoleCommand, SigningKeyCommand};
-use crate::crypto::digest::hex;
-use crate::crypto::trust::Trust;
-use crate::crypto::x509::Certificate;
 use crate::domain::instance::{Instance, Parameters};
 use crate::domain::key::{Foreign, Wanted, model_time};
-use crate::domain::name::InstanceName;
 use crate::domain::signing::Phase;
-use crate::gateway::administer::authority::AuthorityRecord;
 use crate::gateway::administer::keys::Owned;
 use crate::gateway::administer::{AdminError, signing, tenant};
 use serde_json::{Value, json};
@@ -130,6 +127,7 @@ pub async fn key(config: &Path, format: Format, command: KeyCommand) -> Outcome 
             key_length,
             certificate,
             pin_certificate,
+            kit,
         } => {
             let wanted = match (parameters, key_type) {
                 (Some(file), _) => Wanted::parse(&read_json(&file)?)?,
@@ -138,6 +136,9 @@ pub async fn key(config: &Path, format: Format, command: KeyCommand) -> Outcome 
                 (None, KeyType::CertificateExternal) => external(certificate.as_deref(), pin_certificate)?,
             };
             let shown = admin.create_key(&instance, name, wanted, &trust(&opened, &instance).await?).await?;
+            if let Some(dir) = kit {
+                kit::write(&opened.config, &shown, &dir)?;
+            }
             output::json(&shown)
         }
         KeyCommand::Import { instance, name, file } => {
@@ -146,7 +147,7 @@ pub async fn key(config: &Path, format: Format, command: KeyCommand) -> Outcome 
             Ok(())
         }
         KeyCommand::List { instance } => key_listing(format, &admin.list_keys(instance.as_ref()).await?),
-        KeyCommand::Show { instance, name } => key_listing(format, &[admin.show_key(&instance, &name).await?]),
+        KeyCommand::Show { instance, name } => key_shown(format, &admin.show_key(&instance, &name).await?),
         KeyCommand::Delete { instance, name } => Ok(admin.delete_key(&instance, &name).await?),
     }
 }
@@ -166,45 +167,39 @@ fn key_listing(format: Format, keys: &[Owned]) -> Outcome {
             json!(owned.key.id),
             json!(model_time(owned.key.created)),
             json!(certificate.map(|one| model_time(one.valid_until))),
+            json!(owned.key.matching()),
             json!(certificate.map(|one| &one.subject)),
         ]
     });
     output::listing(
         format,
-        &["instance", "name", "key type", "id", "created", "valid until", "subject"],
+        &["instance", "name", "key type", "id", "created", "valid until", "known by", "subject"],
         rows.collect(),
     )
 }
 
-/// The CAs that the gateway believes: the configured ones, its own, and those of an instance.
-async fn authorities(opened: &Opened, instance: Option<&Instance>) -> Result<Vec<Certificate>, Failure> {
-    let own = opened.store.get::<AuthorityRecord>("authority").await?;
-    let own = own.into_iter().map(|record| record.certificate);
-    let named = instance.into_iter().flat_map(|instance| instance.trusted_cas.clone());
-    let read = own.chain(named).map(|pem| Certificate::from_pem(&pem)).collect::<Result<Vec<_>, _>>()?;
-    Ok(opened.config.all_cas().into_iter().chain(read).collect())
-}
-
-/// What judges a certificate that is uploaded for an instance.
-async fn trust(opened: &Opened, instance: &InstanceName) -> Result<Trust, Failure> {
-    let instance = opened.administration().show_instance(instance).await?;
-    let authorities = authorities(opened, Some(&instance)).await?;
-    Ok(Trust::new(authorities, opened.config.crls.clone(), opened.config.revocation)?)
-}
-
-pub async fn trusted_cas(config: &Path, format: Format) -> Outcome {
-    let opened = Opened::new(config).await?;
-    let rows = authorities(&opened, None).await?.into_iter().map(|ca| {
-        let state = if (ca.not_before..=ca.not_after).contains(&now()) { "valid" } else { "out of its time" };
+/// One key; one that goes by names with the certificates that it accepted, the latest first.
+fn key_shown(format: Format, owned: &Owned) -> Outcome {
+    let Some((last, earlier)) = owned.key.unpinned() else { return key_listing(format, std::slice::from_ref(owned)) };
+    if format == Format::Table {
+        key_listing(format, std::slice::from_ref(owned))?;
+        output::print("\n")?;
+    }
+    let rows = std::iter::once(last).chain(earlier).enumerate().map(|(at, one)| {
         vec![
-            json!(ca.subject),
-            json!(ca.issuer),
-            json!(model_time(ca.not_after)),
-            json!(state),
-            json!(hex(&ca.fingerprint)),
+            json!(if at == 0 { "accepted" } else { "superseded" }),
+            json!(model_time(one.valid_from)),
+            json!(model_time(one.valid_until)),
+            json!(one.serial),
+            json!(one.fingerprint),
+            json!(one.issuer),
         ]
     });
-    output::listing(format, &["subject", "issuer", "valid until", "state", "fingerprint"], rows.collect())
+    output::listing(
+        format,
+        &["certificate", "issued", "valid until", "serial", "fingerprint", "issuer"],
+        rows.collect(),
+    )
 }
 
 pub async fn signing_key(config: &Path, format: Format, command: SigningKeyCommand) -> Outcome {

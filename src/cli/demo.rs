@@ -59,7 +59,8 @@ fn prepare(dir: &Path) -> Outcome {
         ca::server(&authority, &subject("localhost"), life, &["localhost", "127.0.0.1", "::1"])?;
     // the CA's key is not kept: it has signed the one certificate that it is for
     replace(&dir.join("certs/ca.pem"), &authority.certificate, 0o644)?;
-    replace(&certificate, &server, 0o644)?;
+    // the root goes along, so that whoever looks at the server finds what to import
+    replace(&certificate, &format!("{server}{}", authority.certificate), 0o644)?;
     replace(&key, server_key.expose_secret(), 0o600)
 }
 

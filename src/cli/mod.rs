@@ -2,8 +2,11 @@
 //! secrets and tokens are never arguments.
 
 mod admin;
+mod certificates;
+mod connectivity;
 mod demo;
 mod echo;
+mod kit;
 mod output;
 mod postman;
 mod run;
@@ -41,8 +44,12 @@ enum Command {
     /// Validate the configuration: every fault at once, each with its place and the remedy.
     Check {
         /// Print the JSON Schema of the configuration instead.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "at")]
         schema: bool,
+        /// Name all that will have ended by a day (2027-01-31 or +30d) and what breaks; fails if
+        /// there is anything.
+        #[arg(long, value_name = "DAY")]
+        at: Option<String>,
     },
     /// Make what is missing in DIR, start an echo flow and serve; prints the curl lines to copy.
     Demo {
@@ -67,6 +74,8 @@ enum Command {
     /// Keys that sign access tokens.
     #[command(subcommand)]
     SigningKey(SigningKeyCommand),
+    /// See what a TLS server shows to those who connect, and save its certificates.
+    ConnectivityTest(ConnectivityTest),
     /// Write a Postman collection and environment (v2.1) for a service key.
     Postman {
         /// The service key, as `key create` printed it.
@@ -77,6 +86,25 @@ enum Command {
     },
     /// Print a completion script.
     Completion { shell: Shell },
+}
+
+#[derive(Debug, Args)]
+struct ConnectivityTest {
+    /// A host name, without scheme and path.
+    #[arg(value_name = "HOST[:PORT]")]
+    target: String,
+    /// Save the certificates, the root included where it can be found.
+    #[arg(long, value_name = "certificates.zip")]
+    out: Option<PathBuf>,
+    /// Succeed even if the server's certificate is not valid here.
+    #[arg(long)]
+    no_verify: bool,
+    /// A client certificate to present, with its intermediates (PEM).
+    #[arg(long, value_name = "F", requires = "client_key")]
+    client_certificate: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "F", requires = "client_certificate")]
+    client_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -173,6 +201,10 @@ enum KeyCommand {
         /// Accept exactly this certificate.
         #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
         pin_certificate: bool,
+        /// Write all that the sender needs into DIR besides: key, certificates, PKCS#12, Postman
+        /// files and a script that calls.
+        #[arg(long, value_name = "DIR")]
+        kit: Option<PathBuf>,
     },
     /// List keys, of one instance or of all.
     List { instance: Option<InstanceName> },
@@ -193,6 +225,12 @@ enum KeyCommand {
 enum TrustedCaCommand {
     /// List the trusted CAs, flowgate's own included.
     List,
+    /// Hold a certificate against the rules one by one: would it be accepted, as which key, and if
+    /// not, why.
+    Inspect {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -275,8 +313,9 @@ async fn dispatch(cli: Cli) -> Outcome {
     let Cli { config, output, command } = cli;
     match command {
         Command::Serve => run::serve(config).await,
-        Command::Check { schema: true } => output::json(&crate::config::file::schema()),
-        Command::Check { schema: false } => run::check(&config),
+        Command::Check { schema: true, .. } => output::json(&crate::config::file::schema()),
+        Command::Check { at: Some(day), .. } => certificates::outlook(&config, output, &day).await,
+        Command::Check { .. } => run::check(&config),
         Command::Demo { dir } => demo::run(&dir).await,
         Command::Completion { shell } => {
             clap_complete::generate(
@@ -293,7 +332,9 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Role(command) => admin::role(&config, output, command).await,
         Command::Instance(command) => admin::instance(&config, output, command).await,
         Command::Key(command) => admin::key(&config, output, command).await,
-        Command::TrustedCa(TrustedCaCommand::List) => admin::trusted_cas(&config, output).await,
+        Command::TrustedCa(TrustedCaCommand::List) => certificates::list(&config, output).await,
+        Command::TrustedCa(TrustedCaCommand::Inspect { file }) => certificates::inspect(&config, output, &file).await,
+        Command::ConnectivityTest(test) => connectivity::run(test).await,
         Command::SigningKey(command) => admin::signing_key(&config, output, command).await,
     }
 }

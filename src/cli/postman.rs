@@ -4,6 +4,7 @@
 use super::run::load;
 use super::token::ServiceKey;
 use super::{Failure, Outcome, output};
+use crate::config::Config;
 use crate::domain::route::Authorization;
 use serde_json::{Value, json};
 use std::fs::OpenOptions;
@@ -16,17 +17,22 @@ const COLLECTION: &str = "flowgate.postman_collection.json";
 const ENVIRONMENT: &str = "flowgate.postman_environment.json";
 
 pub fn write(config: &Path, key: &Path, out: &Path) -> Outcome {
+    write_files(&load(config)?.config, key, out)?;
+    output::print(&format!("{}\n{}\n", out.join(COLLECTION).display(), out.join(ENVIRONMENT).display()))
+}
+
+/// Routes that take certificates alone are left out: their callers have no token.
+pub fn write_files(config: &Config, key: &Path, out: &Path) -> Outcome {
     let key = ServiceKey::read(key)?;
-    let config = load(config)?.config;
-    let routes = config.routes.iter().map(|route| {
+    let by_token = config.routes.iter().filter(|route| !matches!(route.authorization, Authorization::Certificates(_)));
+    let routes = by_token.map(|route| {
         let path = route.pattern.to_string().trim_end_matches("/*").to_owned();
         (route.name.clone(), path, route.authorization == Authorization::None)
     });
     let collection = collection(&routes.collect::<Vec<_>>(), key.text("clientsecret").is_some());
     std::fs::create_dir_all(out)?;
     save(&out.join(COLLECTION), &collection)?;
-    save(&out.join(ENVIRONMENT), &environment(&key, &config.origin.url))?;
-    output::print(&format!("{}\n{}\n", out.join(COLLECTION).display(), out.join(ENVIRONMENT).display()))
+    save(&out.join(ENVIRONMENT), &environment(&key, &config.origin.url))
 }
 
 /// The environment holds the secret, so its file is for the owner alone.

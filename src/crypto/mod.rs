@@ -4,6 +4,7 @@
 pub mod ca;
 pub mod digest;
 pub mod dn;
+pub mod examine;
 pub mod json;
 pub mod jws;
 pub mod keyring;

@@ -116,6 +116,13 @@ impl Certificate {
         self.subject_der == self.issuer_der
     }
 
+    /// Whether a CA's name and key stand behind its signature.
+    pub fn issued_by(&self, authority: &Self) -> bool {
+        let read = |der| X509Certificate::from_der(der).ok().map(|(_, parsed)| parsed);
+        let (Some(own), Some(above)) = (read(&self.der), read(&authority.der)) else { return false };
+        self.issuer_der == authority.subject_der && own.verify_signature(Some(above.public_key())).is_ok()
+    }
+
     /// Whether `now` (Unix seconds) lies in its life, both ends included (RFC 5280, 4.1.2.5).
     pub fn current(&self, now: i64) -> bool {
         (self.not_before..=self.not_after).contains(&now)

@@ -135,6 +135,19 @@ impl Key {
         }
     }
 
+    /// How its certificate is known, in words.
+    pub fn matching(&self) -> Option<&'static str> {
+        match &self.credential {
+            Credential::Secret { .. } => None,
+            Credential::Certificate(_) => Some("issued here"),
+            Credential::CertificateExternal { matching, .. } => Some(match matching {
+                Matching::Pinned => "pin",
+                Matching::PinnedAlone => "pin alone",
+                Matching::Names { .. } => "names",
+            }),
+        }
+    }
+
     /// Whether the key's pin is all that vouches for its certificate.
     pub fn pinned_alone(&self) -> bool {
         matches!(self.credential, Credential::CertificateExternal { matching: Matching::PinnedAlone, .. })

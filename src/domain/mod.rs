@@ -7,6 +7,7 @@ pub mod grant;
 pub mod instance;
 pub mod key;
 pub mod name;
+pub mod outlook;
 pub mod path;
 pub mod reason;
 pub mod record;

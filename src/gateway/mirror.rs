@@ -2,14 +2,16 @@
 //! earlier verdicts lapse.
 
 use super::state::{Authorities, Revoked, Settings, State};
-use crate::config::Config;
+use crate::config::{Config, Listener};
 use crate::crypto::keyring::{Keyring, SigningKey};
 use crate::crypto::trust::{Trust, Unfit};
 use crate::crypto::x509::{Certificate, CertificateError};
 use crate::domain::client::Clients;
 use crate::domain::instance::Instance;
 use crate::domain::key::Key;
+use crate::domain::outlook::{Ending, View};
 use crate::domain::record::Record;
+use crate::domain::route::Routes;
 use crate::domain::signing::SigningKeyRecord;
 use crate::domain::tenant::Tenant;
 use crate::domain::token::Revocation;
@@ -103,6 +105,29 @@ impl Mirror {
     /// Settings and trust under another configuration.
     pub fn configured(&self, config: &Config) -> Result<(Settings, Authorities), MirrorError> {
         Ok((self.settings(config)?, self.authorities(config)?))
+    }
+
+    /// Everything that ends, the nearest first.
+    pub fn endings(&self, config: &Config) -> Vec<Ending> {
+        let state = self.state.as_ref();
+        let routes = Routes::new(config.routes.clone());
+        let server = |listener: &Listener| {
+            let chain = listener.tls.as_ref()?.chain.iter().filter_map(|der| Certificate::from_der(der).ok());
+            Some((listener.address.to_string(), chain.collect()))
+        };
+        let named = state.map(|state| state.authorities.load_full().handshake.authorities().to_vec());
+        let own = self.authority.as_ref();
+        let authorities: Vec<_> = named.unwrap_or_default().into_iter().filter(|ca| Some(ca) != own).collect();
+        let view = View {
+            servers: config.listeners.iter().filter_map(server).collect(),
+            authorities: &authorities,
+            own,
+            crls: &config.crls,
+            crls_bind: config.revocation.expired_refuses,
+            clients: &self.clients,
+            routes: routes.all(),
+        };
+        view.endings()
     }
 
     fn publish(&self, state: &State) {

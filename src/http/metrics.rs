@@ -57,6 +57,16 @@ impl Registry {
             None,
             "when the configuration was last taken".into(),
         );
+        recorder.describe_gauge(
+            "flowgate_nearest_end_timestamp_seconds".into(),
+            None,
+            "when the next certificate, CA or revocation list of a kind ends; `flowgate check --at` names it".into(),
+        );
+        recorder.describe_gauge(
+            "flowgate_ending".into(),
+            None,
+            "certificates, CAs and revocation lists that will have ended within so many days".into(),
+        );
         Some(Self(Arc::new(recorder)))
     }
 
@@ -71,6 +81,13 @@ impl Registry {
 
     pub fn gauge(&self, name: &'static str) -> Gauge {
         self.0.register_gauge(&Key::from_static_name(name), &META)
+    }
+
+    /// A gauge about one kind of thing.
+    pub fn of_kind(&self, name: &'static str, kind: &'static str, more: &[(&'static str, &'static str)]) -> Gauge {
+        let more = more.iter().map(|(name, value)| Label::new(*name, *value));
+        let labels = std::iter::once(Label::new("kind", kind)).chain(more).collect::<Vec<_>>();
+        self.0.register_gauge(&Key::from_parts(name, labels), &META)
     }
 
     pub fn counter(&self, name: &'static str, labels: Vec<Label>) -> Counter {

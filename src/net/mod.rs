@@ -9,5 +9,6 @@ pub mod headers;
 pub mod listen;
 pub mod peer;
 pub mod pool;
+pub mod probe;
 mod proxy_protocol;
 pub mod tls;

@@ -6,6 +6,7 @@ use super::watch::{Source, Watch};
 use crate::config::Config;
 use crate::crypto::digest::Digest;
 use crate::domain::key::Key;
+use crate::domain::outlook::Kind;
 use crate::gateway::Mirror;
 use crate::gateway::administer::signing;
 use crate::gateway::control::{Order, Request};
@@ -158,6 +159,7 @@ impl Control {
         let dropped = self.registry.counter("flowgate_access_log_dropped_total", Vec::new());
         dropped.absolute(self.log.dropped());
         let now = self.site.gateway().clock.now();
+        self.tell_endings(now);
         if let Err(error) = self.mirror.forget_ended(now).await {
             tracing::warn!(%error, "ended revocations could not be forgotten");
         }
@@ -169,6 +171,27 @@ impl Control {
             }
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "signing keys could not be kept up"),
+        }
+    }
+
+    /// What ends, as metrics: the nearest end of each kind, and how many end soon. Names are not
+    /// labels: `check --at` has them.
+    fn tell_endings(&self, now: i64) {
+        let Some(config) = self.site.config() else { return };
+        let endings = self.mirror.endings(&config);
+        for kind in Kind::ALL {
+            let mut own = endings.iter().filter(|one| one.kind == kind).peekable();
+            let nearest =
+                own.peek().map_or(f64::INFINITY, |one| u32::try_from(one.ends).map_or(f64::INFINITY, f64::from));
+            self.registry.of_kind("flowgate_nearest_end_timestamp_seconds", kind.name(), &[]).set(nearest);
+            let own: Vec<_> = own.map(|one| one.ends).collect();
+            for (days, label) in [(0, "0d"), (7, "7d"), (30, "30d")] {
+                let count = own.iter().filter(|ends| **ends < now + days * 86_400).count();
+                let within = [("within", label)];
+                self.registry
+                    .of_kind("flowgate_ending", kind.name(), &within)
+                    .set(u32::try_from(count).map_or(f64::INFINITY, f64::from));
+            }
         }
     }
 

@@ -43,7 +43,7 @@ pub enum Distrust {
     )]
     UnknownIssuer(String),
     #[error(
-        "a trusted CA is called {0} too, but has another key: it did not issue this; add the CA that did, if it is to be trusted"
+        "its signature does not verify with the key of the trusted CA {0}: another CA of the same name issued it, or it was altered; add the CA that did, if it is to be trusted"
     )]
     OtherKey(String),
     #[error(
@@ -288,6 +288,7 @@ impl Trust {
             PathError::Revoked => Distrust::Revoked,
             PathError::ExpiredRevocationList | PathError::ExpiredRevocationListContext { .. } => Distrust::CrlExpired,
             PathError::UnknownRevocationStatus => Distrust::CrlMissing,
+            PathError::BadSignature => Distrust::OtherKey(top(leaf, others).issuer.clone()),
             PathError::UnknownIssuer if leaf.not_after < now => Distrust::Expired,
             PathError::UnknownIssuer => self.no_issuer(leaf, others, now),
             PathError::Other(_) if leaf.is_ca => Distrust::IsCa,

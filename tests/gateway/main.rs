@@ -3,9 +3,11 @@
 mod admin;
 mod calls;
 mod certificates;
+mod chains;
 mod cli;
 mod hostile;
 mod live;
+mod partner;
 mod process;
 mod reload;
 mod tokens;

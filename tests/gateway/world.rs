@@ -1,10 +1,13 @@
 //! A test world in the product's nouns: instances, their keys, calls to paths. Each test has its
 //! own gateway, store and backend; nothing is shared and nothing waits for time.
 
+use crate::partner::Pair;
 use flowgate::config;
 use flowgate::crypto::ca::{self, Issued, Subject, Validity};
 use flowgate::serve::{self, Options, SystemClock};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::client::ResolvesClientCert;
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, SignatureScheme, StreamOwned, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use secrecy::ExposeSecret;
@@ -170,8 +173,17 @@ impl World {
     }
 
     /// A TLS connection that trusts this world's CA, with a client certificate if one is given.
-    pub fn tls(&self, client: Option<(&str, &str)>) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
-        tls(self.tls, &self.ca.certificate, client)
+    pub fn tls(&self, client: Option<&Pair>) -> std::io::Result<TlsConnection> {
+        self.tls_of(client, rustls::ALL_VERSIONS)
+    }
+
+    /// The same, of some versions of TLS.
+    pub fn tls_of(
+        &self,
+        client: Option<&Pair>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> std::io::Result<TlsConnection> {
+        tls(self.tls, &self.ca.certificate, client, versions)
     }
 
     /// The access log as far as it has been written.
@@ -291,28 +303,50 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 pub fn tls(
     address: SocketAddr,
     ca: &str,
-    client: Option<(&str, &str)>,
-) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    client: Option<&Pair>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> std::io::Result<TlsConnection> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("a CA")).expect("added");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .expect("versions")
         .with_root_certificates(roots);
     let config = match client {
         None => builder.with_no_client_auth(),
-        Some((chain, key)) => {
-            let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().expect("a chain");
-            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
-            builder.with_client_auth_cert(chain, key).expect("a client certificate")
-        }
+        Some(pair) => builder.with_client_cert_resolver(Arc::new(Shows::new(pair))),
     };
     let name = ServerName::try_from("localhost").expect("a name");
     let connection = ClientConnection::new(Arc::new(config), name).expect("a connection");
     let mut stream = StreamOwned::new(connection, connect(address));
     stream.flush()?;
     Ok(stream)
+}
+
+pub type TlsConnection = StreamOwned<ClientConnection, TcpStream>;
+
+/// Shows a certificate whatever is asked for and whether or not it could be read.
+#[derive(Debug)]
+struct Shows(Arc<CertifiedKey>);
+
+impl Shows {
+    fn new(pair: &Pair) -> Self {
+        let chain = CertificateDer::pem_slice_iter(pair.chain.as_bytes()).collect::<Result<_, _>>().expect("a chain");
+        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).expect("a key");
+        Self(Arc::new(CertifiedKey::new(chain, key)))
+    }
+}
+
+impl ResolvesClientCert for Shows {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 /// A kept HTTP/1.1 connection.

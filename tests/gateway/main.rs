@@ -9,6 +9,8 @@ mod hostile;
 mod live;
 mod partner;
 mod process;
+mod proxies;
 mod reload;
 mod tokens;
+mod trust;
 mod world;

@@ -55,11 +55,16 @@ impl World {
 
     /// A world with other routes, and more of a configuration.
     pub fn with(routes: &str, more: &str) -> Self {
+        Self::changed(routes, |text| text.replace("\nroutes:", &format!("\n{more}routes:")))
+    }
+
+    /// A world with other routes, and whatever a test changes about the text of its configuration.
+    pub fn changed(routes: &str, change: impl FnOnce(String) -> String) -> Self {
         install();
         let dir = tempfile::tempdir().expect("a folder");
         let backend = Backend::start();
         let ca = certificates(dir.path());
-        let text = config_text(&backend, routes, more);
+        let text = change(config_text(&backend, routes, ""));
         std::fs::write(dir.path().join("config.yaml"), text).expect("written");
         Self::start(dir, backend, ca)
     }
@@ -183,7 +188,16 @@ impl World {
         client: Option<&Pair>,
         versions: &[&'static SupportedProtocolVersion],
     ) -> std::io::Result<TlsConnection> {
-        tls(self.tls, &self.ca.certificate, client, versions)
+        tls(self.tls, &self.client_config(client, versions))
+    }
+
+    /// A TLS client's configuration, which remembers its sessions.
+    pub fn client_config(
+        &self,
+        client: Option<&Pair>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ClientConfig> {
+        client_config(&self.ca.certificate, client, versions)
     }
 
     /// The access log as far as it has been written.
@@ -300,12 +314,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-pub fn tls(
-    address: SocketAddr,
-    ca: &str,
-    client: Option<&Pair>,
-    versions: &[&'static SupportedProtocolVersion],
-) -> std::io::Result<TlsConnection> {
+fn client_config(ca: &str, client: Option<&Pair>, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("a CA")).expect("added");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -313,12 +322,15 @@ pub fn tls(
         .with_protocol_versions(versions)
         .expect("versions")
         .with_root_certificates(roots);
-    let config = match client {
+    Arc::new(match client {
         None => builder.with_no_client_auth(),
         Some(pair) => builder.with_client_cert_resolver(Arc::new(Shows::new(pair))),
-    };
+    })
+}
+
+pub fn tls(address: SocketAddr, config: &Arc<ClientConfig>) -> std::io::Result<TlsConnection> {
     let name = ServerName::try_from("localhost").expect("a name");
-    let connection = ClientConnection::new(Arc::new(config), name).expect("a connection");
+    let connection = ClientConnection::new(config.clone(), name).expect("a connection");
     let mut stream = StreamOwned::new(connection, connect(address));
     stream.flush()?;
     Ok(stream)

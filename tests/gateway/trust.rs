@@ -1,0 +1,150 @@
+//! Which CA may vouch for whom: lists per listener, route and instance, and revocation lists.
+
+use crate::certificates::{asks, becomes, call_by, token_by, trusting, upload, write_ca};
+use crate::partner::{Pair, Partner};
+use crate::world::{HOLD, ROUTES, World, time_until, until};
+use rcgen::SerialNumber;
+
+/// A world with the routes of two partners and whatever CAs each place names.
+fn world_of(one: &Partner, two: &Partner, routes: &str, change: impl FnOnce(String) -> String) -> World {
+    let world = World::new();
+    std::fs::create_dir_all(world.file("certs/two")).expect("a folder");
+    std::fs::write(world.file("certs/two/ca.pem"), &two.pem).expect("written");
+    write_ca(&world, &one.pem);
+    let config = world.file("config.yaml");
+    let text = std::fs::read_to_string(&config).expect("there");
+    let text = change(text.replacen(ROUTES, routes, 1));
+    std::fs::write(&config, text).expect("written");
+    let path = routes.rsplit_once("path: ").and_then(|(_, rest)| rest.split(['/', '*', ',']).nth(1)).expect("a path");
+    until("the routes are there", || world.get(&format!("/{path}"), "").status != 404);
+    asks(&world);
+    world
+}
+
+fn upload_as(world: &World, instance: &str, pair: &Pair) {
+    let file = world.file(&format!("{instance}.pem"));
+    std::fs::write(&file, &pair.chain).expect("written");
+    let file = file.to_str().expect("a path");
+    world.done(&[
+        "key",
+        "create",
+        instance,
+        "ext",
+        "--key-type",
+        "certificate_external",
+        "--certificate",
+        file,
+        "--pin-certificate",
+        "false",
+    ]);
+}
+
+#[test]
+fn a_route_with_its_own_cas_takes_certificates_of_no_other() {
+    let (one, two) = (Partner::new("one"), Partner::new("two"));
+    let routes = "
+routes:
+  - { name: any, path: /any, backend: echo }
+  - { name: two, path: /two, trusted_cas: [certs/two], backend: echo }
+";
+    let world = world_of(&one, &two, routes, |text| {
+        text.replace("trusted_cas: [certs/trusted-cas]", "trusted_cas: [certs/trusted-cas, certs/two]")
+    });
+    world.sender("s", "ESBMessaging.send");
+    world.sender("t", "ESBMessaging.send");
+    let (of_one, of_two) = (one.client(|_| ()), two.client(|_| ()));
+    upload_as(&world, "s", &of_one);
+    upload_as(&world, "t", &of_two);
+    becomes(&world, &of_one, 200);
+    becomes(&world, &of_two, 200);
+    assert_eq!(call_by(&world, Some(&of_one), "/any", "").status, 200);
+    assert_eq!(call_by(&world, Some(&of_two), "/two", "").status, 200);
+    assert_eq!(call_by(&world, Some(&of_one), "/two", "").status, 401);
+    let line = world.logged(|line| line["reason"] == "certificate-distrusted");
+    assert!(line["detail"].as_str().is_some_and(|detail| detail.contains("issuer CN=one")), "{line}");
+}
+
+#[test]
+fn an_instance_with_its_own_ca_is_reached_by_no_other() {
+    let (one, two) = (Partner::new("one"), Partner::new("two"));
+    let world = trusting(&one);
+    world.sender("s", "ESBMessaging.send");
+    let (of_one, of_two) = (one.client(|_| ()), two.client(|_| ()));
+    upload_as(&world, "s", &of_one);
+    becomes(&world, &of_one, 200);
+    std::fs::write(world.file("two.pem"), &two.pem).expect("written");
+    let two_pem = world.file("two.pem");
+    world.done(&["instance", "update", "s", "--trusted-ca", two_pem.to_str().expect("a path")]);
+    let held = time_until("the list holds", || token_by(&world, &of_one, "").is_some_and(|reply| reply.status == 401));
+    assert!(held < HOLD, "{held:?}");
+    world.done(&["key", "delete", "s", "ext"]);
+    upload_as(&world, "s", &of_two);
+    becomes(&world, &of_two, 200);
+    // the other instances gain nothing by it
+    world.sender("t", "ESBMessaging.send");
+    let named = two.client(|leaf| leaf.distinguished_name = crate::partner::named("t"));
+    std::fs::write(world.file("t.pem"), &named.chain).expect("written");
+    let file = world.file("t.pem");
+    let output = world.cli(&[
+        "key",
+        "create",
+        "t",
+        "ext",
+        "--key-type",
+        "certificate_external",
+        "--certificate",
+        file.to_str().expect("a path"),
+        "--pin-certificate",
+        "false",
+    ]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the issuer CN=two is neither trusted"));
+}
+
+#[test]
+fn a_listener_with_its_own_cas_takes_certificates_of_no_other() {
+    let (one, two) = (Partner::new("one"), Partner::new("two"));
+    let world = world_of(&one, &two, ROUTES, |text| {
+        let text = text.replace("trusted_cas: [certs/trusted-cas]", "trusted_cas: [certs/trusted-cas, certs/two]");
+        text.replace("key: certs/server-key.pem }", "key: certs/server-key.pem, trusted_cas: [certs/two] }")
+    });
+    world.sender("s", "ESBMessaging.send");
+    world.sender("t", "ESBMessaging.send");
+    let (of_one, of_two) = (one.client(|_| ()), two.client(|_| ()));
+    upload_as(&world, "s", &of_one);
+    upload_as(&world, "t", &of_two);
+    becomes(&world, &of_two, 200);
+    assert_eq!(token_by(&world, &of_one, "").expect("the handshake believes all lists together").status, 401);
+}
+
+#[test]
+fn a_revoked_certificate_is_refused_within_a_second_on_the_connection_it_has() {
+    let partner = Partner::new("partner CA");
+    let world = trusting(&partner);
+    world.sender("s", "ESBMessaging.send");
+    let serial = |number: u64| partner.client(move |leaf| leaf.serial_number = Some(SerialNumber::from(number)));
+    let (bad, good) = (serial(7), serial(8));
+    assert!(upload(&world, &bad, &[]).status.success());
+    becomes(&world, &bad, 200);
+    let mut live = world.tls(Some(&bad)).expect("connects");
+    let mut kept = || {
+        use std::io::Write;
+        live.write_all(b"GET /http/orders/1 HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
+        crate::world::Reply::read_one(&mut live).status
+    };
+    assert_eq!(kept(), 200);
+    std::fs::write(world.file("certs/trusted-cas/partner.crl"), partner.crl(&[7], 5)).expect("written");
+    let start = std::time::Instant::now();
+    while kept() != 401 {
+        assert!(start.elapsed() < HOLD, "the revoked certificate still counts");
+    }
+    until("the handshake refuses it too", || token_by(&world, &bad, "").is_none());
+    assert!(token_by(&world, &good, "").is_some(), "its neighbour is not on the list");
+    // a list that has passed its next update refuses all that its CA issued
+    std::fs::write(world.file("certs/trusted-cas/partner.crl"), partner.crl(&[7], -1)).expect("written");
+    until("the outdated list binds", || token_by(&world, &good, "").is_none());
+    let config = world.file("config.yaml");
+    let text = std::fs::read_to_string(&config).expect("there");
+    std::fs::write(&config, format!("revocation: {{ expired_crl: accept }}\n{text}")).expect("written");
+    until("unless it is configured otherwise", || token_by(&world, &good, "").is_some());
+    assert!(token_by(&world, &bad, "").is_none(), "who is on it stays refused");
+}

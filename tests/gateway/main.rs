@@ -11,6 +11,7 @@ mod partner;
 mod process;
 mod proxies;
 mod reload;
+mod senders;
 mod tokens;
 mod trust;
 mod world;

@@ -6,7 +6,12 @@ use crate::world::{HOLD, ROUTES, World, time_until, until};
 use rcgen::SerialNumber;
 
 /// A world with the routes of two partners and whatever CAs each place names.
-fn world_of(one: &Partner, two: &Partner, routes: &str, change: impl FnOnce(String) -> String) -> World {
+fn world_of(
+    one: &Partner,
+    two: &Partner,
+    (routes, path): (&str, &str),
+    change: impl FnOnce(String) -> String,
+) -> World {
     let world = World::new();
     std::fs::create_dir_all(world.file("certs/two")).expect("a folder");
     std::fs::write(world.file("certs/two/ca.pem"), &two.pem).expect("written");
@@ -15,8 +20,7 @@ fn world_of(one: &Partner, two: &Partner, routes: &str, change: impl FnOnce(Stri
     let text = std::fs::read_to_string(&config).expect("there");
     let text = change(text.replacen(ROUTES, routes, 1));
     std::fs::write(&config, text).expect("written");
-    let path = routes.rsplit_once("path: ").and_then(|(_, rest)| rest.split(['/', '*', ',']).nth(1)).expect("a path");
-    until("the routes are there", || world.get(&format!("/{path}"), "").status != 404);
+    until("the configuration is taken", || world.get(path, "").status != 404);
     asks(&world);
     world
 }
@@ -47,7 +51,7 @@ routes:
   - { name: any, path: /any, backend: echo }
   - { name: two, path: /two, trusted_cas: [certs/two], backend: echo }
 ";
-    let world = world_of(&one, &two, routes, |text| {
+    let world = world_of(&one, &two, (routes, "/two"), |text| {
         text.replace("trusted_cas: [certs/trusted-cas]", "trusted_cas: [certs/trusted-cas, certs/two]")
     });
     world.sender("s", "ESBMessaging.send");
@@ -103,7 +107,7 @@ fn an_instance_with_its_own_ca_is_reached_by_no_other() {
 #[test]
 fn a_listener_with_its_own_cas_takes_certificates_of_no_other() {
     let (one, two) = (Partner::new("one"), Partner::new("two"));
-    let world = world_of(&one, &two, ROUTES, |text| {
+    let world = world_of(&one, &two, (ROUTES, "/kept"), |text| {
         let text = text.replace("trusted_cas: [certs/trusted-cas]", "trusted_cas: [certs/trusted-cas, certs/two]");
         text.replace("key: certs/server-key.pem }", "key: certs/server-key.pem, trusted_cas: [certs/two] }")
     });

@@ -1,7 +1,7 @@
 //! A certificate held against the rules one by one, for people who ask before they connect. The
 //! verdict itself is `Trust`'s; this tells all that speaks against a certificate, not just the first.
 
-use super::trust::{Distrust, Trust, Unfit, fit, fit_alone};
+use super::trust::{Distrust, Trust, Unfit, fit, fit_alone, fit_key};
 use super::x509::Certificate;
 use rustls_pki_types::CertificateDer;
 
@@ -37,12 +37,14 @@ pub fn examine(trust: &Trust, chain: &[CertificateDer<'_>], now: i64) -> Result<
         rule,
         outcome: if fine { Ok(text.to_owned()) } else { Err(why.to_string()) },
     };
-    let strong = one.key.rsa_bits.is_none_or(|bits| bits >= 2_048);
     let mut findings = vec![
         found("begun", one.not_before <= now, "its life has begun", Distrust::NotYetValid),
         found("not ended", one.not_after >= now, "its life has not ended", Distrust::Expired),
         found("subject", !one.subject.is_empty(), &one.subject, Distrust::NoSubject),
-        found("public key", strong, &one.key.kind, Distrust::WeakKey(one.key.rsa_bits.unwrap_or_default())),
+        Finding {
+            rule: "public key",
+            outcome: fit_key(&one).map(|()| one.key.kind.clone()).map_err(|why| why.to_string()),
+        },
         found("no CA", !one.is_ca, "basicConstraints says no CA", Distrust::IsCa),
         found(
             "key usage",

@@ -64,6 +64,10 @@ pub enum Distrust {
     NoDigitalSignature,
     #[error("it has an RSA key of {0} bits; use 2048 or more")]
     WeakKey(usize),
+    #[error(
+        "its key is of a kind that is not taken ({0}); use RSA of 2048 bits or more, P-256, P-384, P-521 or Ed25519"
+    )]
+    KeyKind(String),
     #[error("it has the critical extension {0}, which nothing here understands (RFC 5280, 4.2)")]
     Critical(String),
     #[error("it has no subject, so there is no name to know it by")]
@@ -427,8 +431,20 @@ fn fit_as_client(leaf: &Certificate) -> Result<(), Distrust> {
     if leaf.usages.client_auth != Some(true) {
         return Err(Distrust::NoClientAuth);
     }
-    Ok(())
+    fit_key(leaf)
 }
+
+/// A key that a handshake would take: behind a proxy there is none to find out.
+pub fn fit_key(leaf: &Certificate) -> Result<(), Distrust> {
+    match leaf.key.rsa_bits {
+        Some(bits) if bits < 2_048 => Err(Distrust::WeakKey(bits)),
+        None if !KEYS.contains(&leaf.key.kind.as_str()) => Err(Distrust::KeyKind(leaf.key.kind.clone())),
+        _ => Ok(()),
+    }
+}
+
+/// Kinds of keys besides RSA.
+const KEYS: [&str; 4] = ["P-256", "P-384", "P-521", "Ed25519"];
 
 /// What a certificate must say of itself to be believed by its pin alone. Nobody vouches for it, so
 /// a missing extension forbids nothing; what it says must not speak against this use.
@@ -451,8 +467,5 @@ pub fn fit_alone(leaf: &Certificate, now: i64) -> Result<(), Distrust> {
     if let Some(oid) = &leaf.unknown_critical {
         return Err(Distrust::Critical(oid.clone()));
     }
-    match leaf.key.rsa_bits {
-        Some(bits) if bits < 2048 => Err(Distrust::WeakKey(bits)),
-        _ => Ok(()),
-    }
+    fit_key(leaf)
 }

@@ -102,7 +102,7 @@ impl Certificate {
             usages: usages(&parsed)?,
             path_length: parsed.basic_constraints().ok().flatten().and_then(|basic| basic.value.path_len_constraint),
             unknown_critical: unknown_critical(&parsed),
-            key: key_facts(&parsed)?,
+            key: key_facts(&parsed),
             der: der.clone().into_owned(),
         })
     }
@@ -203,7 +203,7 @@ fn unknown_critical(certificate: &X509Certificate<'_>) -> Option<String> {
     critical.map(|extension| extension.oid.to_id_string()).find(|oid| !KNOWN.contains(&oid.as_str()))
 }
 
-fn key_facts(certificate: &X509Certificate<'_>) -> Result<PublicKeyFacts, CertificateError> {
+fn key_facts(certificate: &X509Certificate<'_>) -> PublicKeyFacts {
     let info = certificate.public_key();
     let (kind, rsa_bits) = match info.parsed() {
         Ok(PublicKey::RSA(key)) => {
@@ -222,9 +222,10 @@ fn key_facts(certificate: &X509Certificate<'_>) -> Result<PublicKeyFacts, Certif
             let oid = info.algorithm.algorithm.to_id_string();
             (if oid == "1.3.101.112" { "Ed25519".to_owned() } else { oid }, None)
         }
-        Err(_) => return Err(CertificateError::Unreadable("public key")),
+        // unknown to the parser, so nothing that could be used
+        Err(_) => (info.algorithm.algorithm.to_id_string(), None),
     };
-    Ok(PublicKeyFacts { digest: sha256(info.raw), kind, rsa_bits })
+    PublicKeyFacts { digest: sha256(info.raw), kind, rsa_bits }
 }
 
 const CURVES: [(&str, &str); 4] = [

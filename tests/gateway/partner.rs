@@ -3,7 +3,8 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, RevokedCertParams,
+    SerialNumber,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -61,6 +62,11 @@ impl Partner {
     }
 
     pub fn client_of(&self, key: &KeyPair, change: impl FnOnce(&mut CertificateParams)) -> Pair {
+        Pair { chain: self.certify(key, change), key: key.serialize_pem() }
+    }
+
+    /// A client certificate for a public key.
+    pub fn certify(&self, key: &impl PublicKeyData, change: impl FnOnce(&mut CertificateParams)) -> String {
         let mut params = CertificateParams::default();
         params.distinguished_name = named("partner system");
         (params.not_before, params.not_after) = (day(-1), day(30));
@@ -68,8 +74,7 @@ impl Partner {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.is_ca = IsCa::ExplicitNoCa;
         change(&mut params);
-        let chain = params.signed_by(key, &self.issuer).expect("made").pem();
-        Pair { chain, key: key.serialize_pem() }
+        params.signed_by(key, &self.issuer).expect("made").pem()
     }
 
     /// A revocation list that ends in so many days.

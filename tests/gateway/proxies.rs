@@ -47,6 +47,18 @@ fn ask(world: &World, headers: &str) -> Reply {
     world.post("/oauth/token", headers, "grant_type=client_credentials")
 }
 
+/// A certificate of the partner's for an RSA key of 1024 bits.
+fn short_key(world: &World, partner: &Partner) -> Pair {
+    let file = world.file("short.key");
+    let output =
+        std::process::Command::new("openssl").args(["genrsa", "-traditional", "-out"]).arg(&file).arg("1024").output();
+    assert!(output.expect("openssl runs").status.success());
+    let output =
+        std::process::Command::new("openssl").args(["rsa", "-pubout", "-in"]).arg(&file).output().expect("runs");
+    let key = rcgen::SubjectPublicKeyInfo::from_pem(&String::from_utf8(output.stdout).expect("PEM")).expect("a key");
+    Pair { chain: partner.certify(&key, |_| ()), key: String::new() }
+}
+
 #[test]
 fn a_listed_proxy_tells_of_its_callers_certificate_and_nobody_else_does() {
     let partner = Partner::new("partner CA");
@@ -65,6 +77,8 @@ fn a_listed_proxy_tells_of_its_callers_certificate_and_nobody_else_does() {
     let expired = partner.client(|leaf| leaf.not_after = day(-1));
     for (pair, reason) in [
         (expired, "certificate-distrusted"),
+        // no handshake of ours has refused this key
+        (short_key(&world, &partner), "certificate-distrusted"),
         (Partner::new("stranger").client(|_| ()), "certificate-distrusted"),
         (partner.client(|leaf| leaf.distinguished_name = crate::partner::named("other")), "certificate-unknown"),
     ] {

@@ -46,6 +46,8 @@ certificate = ca/$1/ca.pem
 private_key = ca/$1/ca.key
 default_md = sha256
 default_crl_days = 30
+crlnumber = ca/$1/crlnumber
+crl_extensions = crl
 rand_serial = yes
 unique_subject = no
 policy = any
@@ -53,6 +55,8 @@ x509_extensions = client
 [any]
 O = supplied
 CN = supplied
+[crl]
+authorityKeyIdentifier = keyid
 [authority]
 basicConstraints = critical, CA:TRUE
 keyUsage = critical, keyCertSign, cRLSign
@@ -65,6 +69,7 @@ subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 CNF
     : >"ca/$1/index"
+    echo 01 >"ca/$1/crlnumber"
     new_key "ca/$1/ca.key"
     openssl req -x509 -new -config "ca/$1/openssl.cnf" -extensions authority -key "ca/$1/ca.key" \
         -subj "/O=Partner/CN=Partner CA" -days 30 -out "ca/$1/ca.pem"
@@ -198,7 +203,7 @@ up() { [[ $(curl -s --cacert certs/ca.pem -o /dev/null -w '%{http_code}' "https:
 start_all() {
     configure
     start gateway "$binary" demo --dir .
-    until_true up "$direct"
+    until_true up "$direct" || { tail -n 3 gateway.err >&2; exit 1; }
     cat certs/server.pem certs/server-key.pem >certs/haproxy.pem
     start nginx nginx -p "$work/nginx" -e error.log -c nginx.conf
     start haproxy haproxy -db -f haproxy.cfg

@@ -3,6 +3,7 @@
 
 pub mod ca;
 pub mod digest;
+mod distrust;
 pub mod dn;
 pub mod examine;
 pub mod json;

@@ -48,6 +48,10 @@ pub struct Certificate {
     pub usages: Usages,
     /// Intermediates that may stand below it.
     pub path_length: Option<u32>,
+    /// Alternative names, and constraints on those of certificates below: each of the one is held
+    /// against each of the other.
+    pub alternative_names: usize,
+    pub constraints: usize,
     /// A critical extension that nothing here understands, as its dotted number.
     pub unknown_critical: Option<String>,
     pub key: PublicKeyFacts,
@@ -101,6 +105,8 @@ impl Certificate {
             is_ca: parsed.is_ca(),
             usages: usages(&parsed)?,
             path_length: parsed.basic_constraints().ok().flatten().and_then(|basic| basic.value.path_len_constraint),
+            alternative_names: alternative_names(&parsed),
+            constraints: constraints(&parsed),
             unknown_critical: unknown_critical(&parsed),
             key: key_facts(&parsed),
             der: der.clone().into_owned(),
@@ -201,6 +207,22 @@ const KNOWN: [&str; 12] = [
 fn unknown_critical(certificate: &X509Certificate<'_>) -> Option<String> {
     let critical = certificate.extensions().iter().filter(|extension| extension.critical);
     critical.map(|extension| extension.oid.to_id_string()).find(|oid| !KNOWN.contains(&oid.as_str()))
+}
+
+fn alternative_names(certificate: &X509Certificate<'_>) -> usize {
+    let names = certificate.extensions().iter().filter_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectAlternativeName(names) => Some(names.general_names.len()),
+        _ => None,
+    });
+    names.sum()
+}
+
+fn constraints(certificate: &X509Certificate<'_>) -> usize {
+    let lists = certificate.extensions().iter().filter_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::NameConstraints(lists) => Some([&lists.permitted_subtrees, &lists.excluded_subtrees]),
+        _ => None,
+    });
+    lists.flatten().flatten().map(Vec::len).sum()
 }
 
 fn key_facts(certificate: &X509Certificate<'_>) -> PublicKeyFacts {

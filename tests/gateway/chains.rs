@@ -241,6 +241,16 @@ fn issuers(parties: &Parties, out: &mut Vec<Case>) {
         ca.client(dns("a.test")).behind(&[&ca.pem]),
         "its path does not verify",
     ));
+    let many = parties.root.below("of many domains", |ca| {
+        let domains = (0..200).map(|n| GeneralSubtree::DnsName(format!("d{n}.example")));
+        ca.name_constraints =
+            Some(NameConstraints { permitted_subtrees: domains.collect(), excluded_subtrees: Vec::new() });
+    });
+    let named_often = many.client(|leaf| {
+        let names = (0..200).map(|n| SanType::DnsName(format!("a.d{n}.example").try_into().expect("a name")));
+        leaf.subject_alt_names = names.collect();
+    });
+    out.push(("200 names below 200 constraints".into(), named_often.behind(&[&many.pem]), "too many to compare"));
     let short = parties.root.below("short", |ca| ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)));
     let long = short.below("long", |_| ());
     out.push((

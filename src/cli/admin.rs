@@ -135,11 +135,15 @@ pub async fn key(config: &Path, format: Format, command: KeyCommand) -> Outcome 
                 (None, KeyType::Certificate) => Wanted::certificate(validity, key_length)?,
                 (None, KeyType::CertificateExternal) => external(certificate.as_deref(), pin_certificate)?,
             };
-            let shown = admin.create_key(&instance, name, wanted, &trust(&opened, &instance).await?).await?;
-            if let Some(dir) = kit {
-                kit::write(&opened.config, &shown, &dir)?;
+            let shown = admin.create_key(&instance, name.clone(), wanted, &trust(&opened, &instance).await?).await?;
+            // shown before anything else can fail: it is the only time
+            output::json(&shown)?;
+            if admin.show_key(&instance, &name).await?.key.pinned_alone() {
+                eprintln!(
+                    "note: no trusted CA vouches for this certificate, so its pin alone does: no revocation list reaches it, deleting the key ends it"
+                );
             }
-            output::json(&shown)
+            kit.map_or(Ok(()), |dir| kit::write(&opened.config, &shown, &dir))
         }
         KeyCommand::Import { instance, name, file } => {
             let foreign = Foreign::parse(&read_json(&file)?)?;

@@ -10,7 +10,6 @@ use crate::crypto::digest::hex;
 use crate::crypto::examine::examine;
 use crate::crypto::trust::Trust;
 use crate::crypto::x509::{self, Certificate};
-use crate::domain::instance::Instance;
 use crate::domain::key::model_time;
 use crate::domain::name::InstanceName;
 use crate::gateway::Mirror;
@@ -18,25 +17,27 @@ use crate::gateway::administer::authority::AuthorityRecord;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// The CAs that the gateway believes: the configured ones, its own, and those of an instance.
-async fn authorities(opened: &Opened, instance: Option<&Instance>) -> Result<Vec<Certificate>, Failure> {
+/// The CAs that the gateway believes: the configured ones and its own.
+async fn authorities(opened: &Opened) -> Result<Vec<Certificate>, Failure> {
     let own = opened.store.get::<AuthorityRecord>("authority").await?;
-    let own = own.into_iter().map(|record| record.certificate);
-    let named = instance.into_iter().flat_map(|instance| instance.trusted_cas.clone());
-    let read = own.chain(named).map(|pem| Certificate::from_pem(&pem)).collect::<Result<Vec<_>, _>>()?;
-    Ok(opened.config.all_cas().into_iter().chain(read).collect())
+    let own = own.map(|record| Certificate::from_pem(&record.certificate)).transpose()?;
+    Ok(opened.config.all_cas().into_iter().chain(own).collect())
 }
 
-/// What judges a certificate that is uploaded for an instance.
+/// What judges a certificate that is uploaded for an instance: its own list, if it has one.
 pub async fn trust(opened: &Opened, instance: &InstanceName) -> Result<Trust, Failure> {
     let instance = opened.administration().show_instance(instance).await?;
-    let authorities = authorities(opened, Some(&instance)).await?;
-    Ok(Trust::new(authorities, opened.config.crls.clone(), opened.config.revocation)?)
+    let list = if instance.trusted_cas.is_empty() {
+        authorities(opened).await?
+    } else {
+        instance.trusted_cas.iter().map(|pem| Certificate::from_pem(pem)).collect::<Result<_, _>>()?
+    };
+    Ok(Trust::new(list, opened.config.crls.clone(), opened.config.revocation)?)
 }
 
 pub async fn list(config: &Path, format: Format) -> Outcome {
     let opened = Opened::new(config).await?;
-    let rows = authorities(&opened, None).await?.into_iter().map(|ca| {
+    let rows = authorities(&opened).await?.into_iter().map(|ca| {
         let state = if ca.current(now()) { "valid" } else { "out of its time" };
         vec![
             json!(ca.subject),
@@ -97,8 +98,9 @@ pub async fn outlook(config: &Path, format: Format, day: &str) -> Outcome {
     let at = day_of(day)?;
     let opened = Opened::new(config).await?;
     let (mirror, _) = Mirror::load(opened.store.clone(), &opened.config).await?;
-    let endings = mirror.endings(&opened.config);
-    let ended: Vec<_> = endings.into_iter().filter(|one| one.ends < at).collect();
+    let mut ended = Vec::new();
+    mirror.outlook(&opened.config, |view| ended = view.endings());
+    ended.retain(|one| one.ends < at);
     let rows = ended
         .iter()
         .map(|one| vec![json!(one.kind.name()), json!(one.name), json!(model_time(one.ends)), json!(one.breaks)]);

@@ -43,13 +43,15 @@ pub fn write(config: &Config, shown: &Value, dir: &Path) -> Outcome {
     let id = text("clientid").unwrap_or_default();
     let credentials = match text("clientsecret") {
         Some(secret) => format!("user = \"{}\"\n", quoted(&format!("{id}:{secret}"))),
+        // the key of an external certificate stays with its owner, who puts it beside
         None => format!(
             "cert = \"certificate.pem\"\nkey = \"key.pem\"\ndata-urlencode = \"{}\"\n",
             quoted(&format!("client_id={id}"))
         ),
     };
     file(dir, "sender.curl", &credentials, SECRET)?;
-    file(dir, "call.sh", &script(config, text("tokenurl").unwrap_or(&config.origin.token_url())), SCRIPT)?;
+    let origin = if text("clientsecret").is_some() { &config.origin.url } else { config.origin.for_certificates() };
+    file(dir, "call.sh", &script(config, origin), SCRIPT)?;
     postman::write_files(config, &dir.join("service-key.json"), dir)
 }
 
@@ -78,11 +80,11 @@ fn pkcs12(chain: &str, key: &str, password: &str) -> Result<Vec<u8>, Failure> {
 }
 
 /// Gets a token and calls a path with it. Neither secret nor token is an argument of any process.
-fn script(config: &Config, token_url: &str) -> String {
+fn script(config: &Config, origin: &str) -> String {
     let route = config.routes.iter().find(|route| matches!(route.authorization, Authorization::UserRole(_)));
     let path =
         route.map_or_else(|| "/".to_owned(), |route| route.pattern.to_string().trim_end_matches("/*").to_owned());
-    let url = &config.origin.url;
+    let url = origin.replace('\'', "'\\''");
     format!(
         r#"#!/bin/sh
 # Gets an access token and calls a path with it: ./call.sh [PATH] [more curl arguments]
@@ -91,11 +93,11 @@ cd "$(dirname "$0")"
 path=${{1:-{path}}}
 [ $# -gt 0 ] && shift
 [ -f server-root.pem ] && trust=server-root.pem || trust=
-answer=$(curl -sS ${{trust:+--cacert "$trust"}} -K sender.curl -d grant_type=client_credentials '{token_url}')
+answer=$(curl -sS ${{trust:+--cacert "$trust"}} -K sender.curl -d grant_type=client_credentials '{url}/oauth/token')
 token=$(printf '%s' "$answer" | sed -n 's/.*"access_token":"\([^"]*\)".*/\1/p')
 [ -n "$token" ] || {{ printf 'no token: %s\n' "$answer" >&2; exit 1; }}
 printf 'header = "Authorization: Bearer %s"\n' "$token" |
-    curl -sS --fail-with-body ${{trust:+--cacert "$trust"}} -K - "$@" "{url}$path"
+    curl -sS --fail-with-body ${{trust:+--cacert "$trust"}} -K - "$@" '{url}'"$path"
 "#
     )
 }

@@ -21,15 +21,31 @@ pub fn write(config: &Path, key: &Path, out: &Path) -> Outcome {
     output::print(&format!("{}\n{}\n", out.join(COLLECTION).display(), out.join(ENVIRONMENT).display()))
 }
 
+/// A published path, as far as a caller notices.
+struct Published {
+    name: String,
+    path: String,
+    /// Whether a bad token is refused.
+    secured: bool,
+    /// Whether a call without a token gets through: on an open route, or by the key's certificate.
+    tokenless: bool,
+}
+
 /// Routes that take certificates alone are left out: their callers have no token.
 pub fn write_files(config: &Config, key: &Path, out: &Path) -> Outcome {
     let key = ServiceKey::read(key)?;
+    let by_secret = key.text("clientsecret").is_some();
     let by_token = config.routes.iter().filter(|route| !matches!(route.authorization, Authorization::Certificates(_)));
-    let routes = by_token.map(|route| {
-        let path = route.pattern.to_string().trim_end_matches("/*").to_owned();
-        (route.name.clone(), path, route.authorization == Authorization::None)
+    let published = by_token.map(|route| {
+        let secured = route.authorization != Authorization::None;
+        Published {
+            name: route.name.clone(),
+            path: route.pattern.to_string().trim_end_matches("/*").to_owned(),
+            secured,
+            tokenless: !secured || (!by_secret && route.accepts.certificate),
+        }
     });
-    let collection = collection(&routes.collect::<Vec<_>>(), key.text("clientsecret").is_some());
+    let collection = collection(&published.collect::<Vec<_>>(), by_secret);
     std::fs::create_dir_all(out)?;
     save(&out.join(COLLECTION), &collection)?;
     save(&out.join(ENVIRONMENT), &environment(&key, &config.origin.url))
@@ -59,12 +75,17 @@ fn environment(key: &ServiceKey, origin: &str) -> Value {
     })
 }
 
-fn collection(routes: &[(String, String, bool)], by_secret: bool) -> Value {
+fn collection(routes: &[Published], by_secret: bool) -> Value {
     let mut items = if by_secret { token_by_secret() } else { token_by_certificate() };
-    items.extend(routes.iter().map(|(name, path, _)| call(&format!("call {name}"), path, "{{token}}", &PASSES)));
-    for (name, path, _) in routes.iter().filter(|(_, _, open)| !open) {
-        items.push(call(&format!("{name} without a token"), path, "", &["status 401", "a Bearer challenge"]));
-        items.push(call(&format!("{name} with a broken token"), path, "{{token}}x", &["status 401", "invalid_token"]));
+    for route in routes {
+        let (name, path) = (&route.name, &route.path);
+        items.push(call(&format!("call {name}"), path, "{{token}}", &PASSES));
+        let expected: &[&str] = if route.tokenless { &PASSES } else { &["status 401", "a Bearer challenge"] };
+        items.push(call(&format!("{name} without a token"), path, "", expected));
+        if route.secured {
+            let refused = ["status 401", "invalid_token"];
+            items.push(call(&format!("{name} with a broken token"), path, "{{token}}x", &refused));
+        }
     }
     items.push(call("a path that nobody publishes", "/nothing/here", "{{token}}", &["status 404"]));
     json!({ "info": { "name": "flowgate", "schema": SCHEMA }, "item": items })

@@ -4,10 +4,10 @@
 use super::disk;
 use super::file::RouteSection;
 use super::meaning::Meaning;
-use crate::crypto::trust;
-use crate::crypto::x509::{self, Certificate};
-use std::collections::BTreeMap;
+use crate::crypto::trust::{self, Revocation, Trust};
+use crate::crypto::x509::{self, Certificate, Crl};
 use std::path::Path;
+use std::sync::Arc;
 
 impl Meaning<'_> {
     /// The list that stands below `trusted_cas` at a place.
@@ -38,15 +38,23 @@ impl Meaning<'_> {
         out
     }
 
-    /// The lists of single routes, by name.
-    pub(super) fn route_cas(&mut self, said: &[RouteSection]) -> BTreeMap<String, Vec<Certificate>> {
-        let mut out = BTreeMap::new();
-        for (index, route) in said.iter().enumerate() {
-            if let Some(list) = &route.trusted_cas {
-                out.insert(route.name.clone(), self.trusted_cas(&format!("/routes/{index}"), list));
+    /// The lists of single routes, in the routes' order.
+    pub(super) fn route_cas(&mut self, said: &[RouteSection]) -> Vec<Option<Vec<Certificate>>> {
+        let list = |(index, route): (usize, &RouteSection)| {
+            Some(self.trusted_cas(&format!("/routes/{index}"), route.trusted_cas.as_ref()?))
+        };
+        said.iter().enumerate().map(list).collect()
+    }
+
+    /// A list ready to judge with, or a fault.
+    pub(super) fn trust(&mut self, list: &[Certificate], crls: &[Crl], revocation: Revocation) -> Option<Arc<Trust>> {
+        match Trust::new(list.to_vec(), crls.to_vec(), revocation) {
+            Ok(trust) => Some(Arc::new(trust)),
+            Err(unfit) => {
+                self.error("/trusted_cas", unfit.to_string(), "give CA certificates and their own revocation lists");
+                None
             }
         }
-        out
     }
 
     fn authorities(&mut self, pointer: &str, file: &Path) -> Vec<Certificate> {

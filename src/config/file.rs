@@ -99,7 +99,9 @@ pub struct ListenerSection {
     /// x-forwarded-client-cert (Envoy), client-cert (RFC 9440), or any other name with PEM or
     /// base64 (nginx, HAProxy, Traefik). The proxies must replace what callers send in it.
     pub certificate_header: Option<String>,
-    /// Connections of the trusted proxies begin with a PROXY header (version 1 or 2).
+    /// Connections of the trusted proxies begin with a PROXY header (version 1 or 2). Their callers'
+    /// HTTP headers are believed only if certificate_header is set too, which says that the proxies
+    /// speak HTTP and do not just pass bytes on.
     pub proxy_protocol: bool,
 }
 
@@ -123,7 +125,7 @@ pub struct TlsSection {
     pub certificate: String,
     /// Its private key, PEM.
     pub key: String,
-    /// CAs that alone may vouch for callers of this listener, in place of the general list.
+    /// CAs that must vouch for callers of this listener, besides what vouches for them elsewhere.
     pub trusted_cas: Option<Vec<String>>,
 }
 
@@ -289,7 +291,8 @@ pub struct RouteSection {
     pub accept: Option<Vec<CredentialWord>>,
     /// With `authorization: client_certificate`: who may call, by the certificate's names.
     pub certificates: Vec<CertificateNames>,
-    /// CAs that alone may vouch for client certificates on this route.
+    /// CAs that must vouch for client certificates on this route; with authorization
+    /// client_certificate in place of the general list.
     pub trusted_cas: Option<Vec<String>>,
     /// The backend's name.
     pub backend: String,

@@ -38,12 +38,11 @@ impl<'a> Meaning<'a> {
     }
 
     pub fn config(mut self, said: &File) -> Config {
-        let origin = self.origin("/public_url", &said.public_url);
-        let mtls_url = said.mtls_url.as_ref().map(|text| self.origin("/mtls_url", text).url);
+        let mtls_url = said.mtls_url.as_ref().map(|text| self.origin("/mtls_url", text));
+        let origin = Origin { url: self.origin("/public_url", &said.public_url), mtls_url };
         let admin = self.address("/admin/address", &said.admin.address);
         let listeners = self.listeners(&said.listeners, admin);
         let trusted_cas = self.trusted_cas("", &said.trusted_cas);
-        let route_cas = self.route_cas(&said.routes);
         let revocation = Revocation {
             expired_refuses: said.revocation.expired_crl == RefuseFirst::Refuse,
             required: said.revocation.without_crl == AcceptFirst::Refuse,
@@ -54,17 +53,20 @@ impl<'a> Meaning<'a> {
         let store = self.store(said);
         self.not_in_this_version(said);
         let backends = self.backends(&said.backends, &listeners, admin);
-        let routes = self.routes(&said.routes, &backends);
-        let (watch, seen, crls) = (self.watch, sha256(&self.seen), self.crls);
+        let route_cas = self.route_cas(&said.routes);
+        let crls = std::mem::take(&mut self.crls);
+        let lists = route_cas.iter().map(|list| self.trust(list.as_deref()?, &crls, revocation)).collect::<Vec<_>>();
+        self.trust(&trusted_cas, &crls, revocation);
+        let routes = self.routes(&said.routes, &backends, &lists);
+        let (watch, seen) = (self.watch, sha256(&self.seen));
         Config {
             origin,
             tenant,
             listeners,
             admin,
             store,
-            mtls_url,
             trusted_cas,
-            route_cas,
+            route_cas: route_cas.into_iter().flatten().flatten().collect(),
             crls,
             revocation,
             tokens,
@@ -92,20 +94,20 @@ impl<'a> Meaning<'a> {
         path
     }
 
-    fn origin(&mut self, pointer: &str, text: &str) -> Origin {
+    fn origin(&mut self, pointer: &str, text: &str) -> String {
         let parsed = Url::parse(text).ok().filter(|url| {
             let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
             bare && url.username().is_empty() && matches!(url.scheme(), "https" | "http") && url.has_host()
         });
         match parsed {
-            Some(url) => Origin { url: url.origin().ascii_serialization() },
+            Some(url) => url.origin().ascii_serialization(),
             None => {
                 self.error(
                     pointer,
                     format!("`{text}` is not an origin"),
                     "give scheme, host and port only, such as https://gateway.example.com: clients cut off any path",
                 );
-                Origin { url: String::new() }
+                String::new()
             }
         }
     }
@@ -207,6 +209,14 @@ impl<'a> Meaning<'a> {
                 pointer,
                 "nobody is trusted to set a certificate header or a PROXY header",
                 "list the proxies' addresses in `trusted_proxies`",
+            );
+        }
+        if said.certificate_header.is_some() && said.proxy_protocol {
+            let place = self.places.of(&format!("{pointer}/proxy_protocol"));
+            self.faults.warn(
+                place,
+                "a proxy that only passes bytes on would let callers write the certificate header themselves",
+                "this is right if every trusted proxy speaks HTTP and replaces that header",
             );
         }
         let text = said.certificate_header.as_ref()?;

@@ -22,7 +22,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::SecretString;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,11 +35,9 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     pub admin: SocketAddr,
     pub store: StoreSetting,
-    /// Where clients with certificates connect, if that is another origin.
-    pub mtls_url: Option<String>,
     pub trusted_cas: Vec<Certificate>,
-    /// CAs of single routes, by the route's name.
-    pub route_cas: BTreeMap<String, Vec<Certificate>>,
+    /// The CAs of all routes that have lists of their own.
+    pub route_cas: Vec<Certificate>,
     /// Revocation lists from beside all of them.
     pub crls: Vec<Crl>,
     pub revocation: Revocation,
@@ -118,7 +116,7 @@ impl Config {
     /// The CAs of all lists together, each once.
     pub fn all_cas(&self) -> Vec<Certificate> {
         let listeners = self.listeners.iter().filter_map(|one| one.tls.as_ref()?.trusted_cas.as_ref());
-        let lists = std::iter::once(&self.trusted_cas).chain(listeners).chain(self.route_cas.values());
+        let lists = std::iter::once(&self.trusted_cas).chain(listeners).chain(std::iter::once(&self.route_cas));
         let mut seen = HashSet::new();
         lists.flatten().filter(|ca| seen.insert(ca.fingerprint)).cloned().collect()
     }

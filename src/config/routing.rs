@@ -5,6 +5,7 @@ use super::file::{AuthorizationWord, BackendSection, CredentialWord, RouteSectio
 use super::meaning::Meaning;
 use super::{Listener, SharedBackend};
 use crate::crypto::dn::Dn;
+use crate::crypto::trust::Trust;
 use crate::crypto::x509::Names;
 use crate::domain::name::{RoleName, did_you_mean};
 use crate::domain::role::DEFAULT_ROLE;
@@ -61,7 +62,13 @@ impl Meaning<'_> {
         out
     }
 
-    pub(super) fn routes(&mut self, said: &[RouteSection], backends: &HashMap<String, SharedBackend>) -> Vec<Route> {
+    /// Routes as meant; `lists` are their own lists of CAs, in the same order.
+    pub(super) fn routes(
+        &mut self,
+        said: &[RouteSection],
+        backends: &HashMap<String, SharedBackend>,
+        lists: &[Option<Arc<Trust>>],
+    ) -> Vec<Route> {
         let mut out: Vec<(usize, Route)> = Vec::new();
         let mut names = HashSet::new();
         for (index, one) in said.iter().enumerate() {
@@ -74,7 +81,8 @@ impl Meaning<'_> {
                 );
             }
             let route = self.route(&pointer, one, backends);
-            out.extend(route.map(|route| (index, route)));
+            let trust = lists.get(index).cloned().flatten();
+            out.extend(route.map(|route| (index, Route { trust, ..route })));
         }
         self.overlaps(&out);
         out.into_iter().map(|(_, route)| route).collect()
@@ -138,6 +146,7 @@ impl Meaning<'_> {
             max_body,
             keep_token: said.keep_token,
             accepts: self.accepts(pointer, said),
+            trust: None,
         })
     }
 

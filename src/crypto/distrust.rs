@@ -76,6 +76,8 @@ pub enum Distrust {
         "the revocation list of its CA has passed its next update; put a current one beside the CA, or set revocation.expired_crl: accept"
     )]
     CrlExpired,
+    #[error("the revocation list of its CA cannot be used: {0}; put a good one beside the CA")]
+    CrlUnusable(String),
     #[error("there is no revocation list of its CA, and revocation.without_crl is refuse; put one beside the CA")]
     CrlMissing,
     #[error("its path does not verify: {0}")]
@@ -118,6 +120,8 @@ pub enum Unfit {
     Extension(String, String),
     #[error("{0} cannot serve as a trust anchor: {1}")]
     Anchor(String, String),
-    #[error("the revocation list of {0} cannot be used: {1}")]
+    #[error(
+        "the revocation list of {0} cannot be used: {1}; it must be of version 2 with a CRL number (openssl: crlnumber and crl_extensions)"
+    )]
     Crl(String, String),
 }

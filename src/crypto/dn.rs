@@ -126,7 +126,7 @@ fn prepared(attribute: &Attribute) -> (&str, Vec<u8>) {
             let folded = stringprep::x520prep(text, true);
             let folded = folded.as_deref().unwrap_or(text);
             let words: Vec<_> = folded.split(' ').filter(|word| !word.is_empty()).collect();
-            words.join(" ").into_bytes()
+            format!("t{}", words.join(" ")).into_bytes()
         }
     };
     (&attribute.oid, value)

@@ -63,7 +63,9 @@ struct Window {
 }
 
 impl Trust {
-    pub fn new(authorities: Vec<Certificate>, crls: Vec<Crl>, revocation: Revocation) -> Result<Self, Unfit> {
+    pub fn new(authorities: Vec<Certificate>, mut crls: Vec<Crl>, revocation: Revocation) -> Result<Self, Unfit> {
+        // of several lists of one CA the path check takes the first
+        crls.sort_by_key(|crl| std::cmp::Reverse(crl.this_update));
         let provider = provider();
         let mut roots = RootCertStore::empty();
         for authority in &authorities {
@@ -114,18 +116,24 @@ impl Trust {
         let time = UnixTime::since_unix_epoch(Duration::from_secs(now.try_into().unwrap_or_default()));
         let verdict = inner.verify_client_cert(leaf, &ders, time);
         verdict.map_err(|error| self.explain(&error, &read, &intermediates, now))?;
+        if self.revocation.required && self.crls.is_empty() {
+            // without any list the path check asks for none
+            return Err(Distrust::CrlMissing);
+        }
         fit_as_client(&read)?;
         Ok(read)
     }
 
-    /// The same, but a pinned certificate needs no path.
+    /// The same, but where only the path is missing, a pin stands for it. What speaks against the
+    /// certificate itself, a revocation list above all, does so with a pin too.
     pub fn judge(&self, chain: &[CertificateDer<'_>], now: i64, pins: &dyn Pins) -> Result<Certificate, Distrust> {
-        let leaf = chain.first().ok_or(Distrust::Nothing)?;
-        if pins.holds(&sha256(leaf)) {
-            let leaf = Certificate::from_der(leaf)?;
-            return fit_alone(&leaf, now).map(|()| leaf);
+        match self.verify(chain, now) {
+            Err(distrust) if distrust.pin_helps() && chain.first().is_some_and(|leaf| pins.holds(&sha256(leaf))) => {
+                let leaf = Certificate::from_der(&chain[0])?;
+                fit_alone(&leaf, now).map(|()| leaf)
+            }
+            verdict => verdict,
         }
-        self.verify(chain, now)
     }
 
     /// The second at which a verdict of `now` may turn into another by itself.
@@ -145,7 +153,7 @@ impl Trust {
 
     fn window_at(&self, now: i64) -> Window {
         let lives = self.authorities.iter().flat_map(|ca| [ca.not_before, ca.not_after.saturating_add(1)]);
-        let updates = self.crls.iter().filter_map(|crl| crl.next_update).map(|next| next.saturating_add(1));
+        let updates = self.crls.iter().filter_map(|crl| crl.next_update);
         let (past, future): (Vec<_>, Vec<_>) = lives.chain(updates).partition(|edge| *edge <= now);
         let mut roots = RootCertStore::empty();
         for authority in self.authorities.iter().filter(|ca| ca.current(now)) {
@@ -183,7 +191,11 @@ impl Trust {
     }
 
     fn explain(&self, error: &rustls::Error, leaf: &Certificate, others: &[Certificate], now: i64) -> Distrust {
-        let rustls::Error::InvalidCertificate(cause) = error else { return Distrust::Path(error.to_string()) };
+        let cause = match error {
+            rustls::Error::InvalidCertificate(cause) => cause,
+            rustls::Error::InvalidCertRevocationList(fault) => return Distrust::CrlUnusable(format!("{fault:?}")),
+            other => return Distrust::Path(other.to_string()),
+        };
         match cause {
             PathError::Expired | PathError::ExpiredContext { .. } => Distrust::Expired,
             PathError::NotValidYet | PathError::NotValidYetContext { .. } => Distrust::NotYetValid,

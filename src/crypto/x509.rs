@@ -25,6 +25,8 @@ pub enum CertificateError {
     Unreadable(&'static str),
     #[error("an extension of the certificate is malformed or there twice")]
     Extension,
+    #[error("the certificate has more than 64 extensions")]
+    Extensions,
 }
 
 /// What a certificate says, read once.
@@ -46,8 +48,6 @@ pub struct Certificate {
     pub not_after: i64,
     pub is_ca: bool,
     pub usages: Usages,
-    /// Intermediates that may stand below it.
-    pub path_length: Option<u32>,
     /// Alternative names, and constraints on those of certificates below: each of the one is held
     /// against each of the other.
     pub alternative_names: usize,
@@ -66,8 +66,6 @@ pub struct Names {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKeyFacts {
-    /// SHA-256 of the subjectPublicKeyInfo: a CA is its key, whatever it calls itself.
-    pub digest: Digest,
     /// Such as `RSA 2048` or `P-256`.
     pub kind: String,
     /// Bits of the modulus, for RSA keys.
@@ -104,7 +102,6 @@ impl Certificate {
             not_after: validity.not_after.timestamp(),
             is_ca: parsed.is_ca(),
             usages: usages(&parsed)?,
-            path_length: parsed.basic_constraints().ok().flatten().and_then(|basic| basic.value.path_len_constraint),
             alternative_names: alternative_names(&parsed),
             constraints: constraints(&parsed),
             unknown_critical: unknown_critical(&parsed),
@@ -163,7 +160,13 @@ fn blocks(text: &str, label: &str) -> Result<Vec<Vec<u8>>, CertificateError> {
     text.split(begin.as_str()).skip(1).map(decode).collect()
 }
 
+/// Extensions of one certificate; ordinary ones have a dozen.
+const MAX_EXTENSIONS: usize = 64;
+
 fn usages(certificate: &X509Certificate<'_>) -> Result<Usages, CertificateError> {
+    if certificate.extensions().len() > MAX_EXTENSIONS {
+        return Err(CertificateError::Extensions);
+    }
     let mut seen = Vec::new();
     let mut usages = Usages::default();
     for extension in certificate.extensions() {
@@ -247,7 +250,7 @@ fn key_facts(certificate: &X509Certificate<'_>) -> PublicKeyFacts {
         // unknown to the parser, so nothing that could be used
         Err(_) => (info.algorithm.algorithm.to_id_string(), None),
     };
-    PublicKeyFacts { digest: sha256(info.raw), kind, rsa_bits }
+    PublicKeyFacts { kind, rsa_bits }
 }
 
 const CURVES: [(&str, &str); 4] = [
@@ -263,7 +266,10 @@ const CURVES: [(&str, &str); 4] = [
 pub struct Crl {
     pub der: CertificateRevocationListDer<'static>,
     pub issuer: String,
+    /// The issuer's name for comparison.
+    pub name: Digest,
     /// Unix seconds.
+    pub this_update: i64,
     pub next_update: Option<i64>,
     pub revoked: usize,
 }
@@ -274,8 +280,11 @@ impl Crl {
         if !rest.is_empty() {
             return Err(CertificateError::NotCrl);
         }
+        let issuer = Dn::of(parsed.issuer()).ok_or(CertificateError::Unreadable("issuer"))?;
         Ok(Self {
-            issuer: Dn::of(parsed.issuer()).ok_or(CertificateError::Unreadable("issuer"))?.text,
+            issuer: issuer.text,
+            name: issuer.identity,
+            this_update: parsed.last_update().timestamp(),
             next_update: parsed.next_update().map(|time| time.timestamp()),
             revoked: parsed.iter_revoked_certificates().count(),
             der: CertificateRevocationListDer::from(der.to_vec()),

@@ -185,6 +185,7 @@ mod tests {
             max_body: 10,
             keep_token: false,
             accepts: Accepts::default(),
+            trust: None,
         })
     }
 

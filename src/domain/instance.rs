@@ -4,7 +4,7 @@ use super::name::{InstanceName, RoleName, did_you_mean};
 use super::record::{Claim, Record};
 use super::role::DEFAULT_ROLE;
 use crate::crypto::keyring::pem;
-use crate::crypto::trust::{self, Unfit};
+use crate::crypto::trust::{Trust, Unfit};
 use crate::crypto::x509::{self, Certificate};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -230,7 +230,7 @@ fn authorities(said: &[String]) -> Result<Vec<String>, Unfit> {
     let mut out: Vec<String> = Vec::new();
     for text in said {
         for der in x509::uploaded(text)? {
-            trust::fit(&Certificate::from_der(&der)?)?;
+            Trust::of(vec![Certificate::from_der(&der)?])?;
             let pem = pem("CERTIFICATE", &der);
             if !out.contains(&pem) {
                 out.push(pem);

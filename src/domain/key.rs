@@ -269,15 +269,22 @@ pub enum Shown {
 }
 
 /// Where the gateway is reached, for the addresses in a service key.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// `https://host:port`, without a path.
     pub url: String,
+    /// Where clients with certificates connect, if that is another origin.
+    pub mtls_url: Option<String>,
 }
 
 impl Origin {
     pub fn token_url(&self) -> String {
         format!("{}/oauth/token", self.url)
+    }
+
+    /// The origin for those who show a certificate.
+    pub fn for_certificates(&self) -> &str {
+        self.mtls_url.as_deref().unwrap_or(&self.url)
     }
 
     /// Host and port, as the XSUAA libraries want it.
@@ -299,14 +306,16 @@ pub fn render(instance: &Instance, key: &Key, shown: &Shown, origin: &Origin, te
             members["certificatedetails"] = details.shown();
         }
     }
+    let certified = matches!(shown, Shown::Certificate { .. });
     if instance.plan != Plan::Destination {
-        members["tokenurl"] = json!(origin.token_url());
-        members["url"] = json!(origin.url);
+        let at = if certified { origin.for_certificates() } else { &origin.url };
+        members["tokenurl"] = json!(format!("{at}/oauth/token"));
+        members["url"] = json!(at);
         members["createdate"] = json!(model_time(key.created));
         return json!({ "oauth": members });
     }
-    if matches!(shown, Shown::Certificate { .. }) {
-        members["certurl"] = json!(origin.url);
+    if certified {
+        members["certurl"] = json!(origin.for_certificates());
     }
     for (name, value) in [
         ("url", origin.url.as_str()),
@@ -417,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_secret_key_is_shown_in_the_models_shape() {
-        let origin = Origin { url: "https://localhost:8443".into() };
+        let origin = Origin { url: "https://localhost:8443".into(), mtls_url: None };
         let tenant = Tenant::new("demo", None, None);
         let shown = Shown::Secret(SecretString::from("s"));
         let key = key(Credential::Secret { digest: String::new() });
@@ -430,7 +439,7 @@ mod tests {
 
     #[test]
     fn a_destination_key_is_flat() {
-        let origin = Origin { url: "https://localhost:8443".into() };
+        let origin = Origin { url: "https://localhost:8443".into(), mtls_url: None };
         let tenant = Tenant::new("demo", None, None);
         let shown = Shown::Secret(SecretString::from("s"));
         let key = key(Credential::Secret { digest: String::new() });

@@ -3,6 +3,7 @@
 use super::client::Clients;
 use super::key::Key;
 use super::route::{Authorization, Route};
+use crate::crypto::digest::{Digest, hex};
 use crate::crypto::x509::{Certificate, Crl};
 use std::sync::Arc;
 
@@ -56,6 +57,19 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
+    /// When each thing ends, without what breaks.
+    pub fn ends(&self) -> Vec<(Kind, i64)> {
+        let servers = self.servers.iter().flat_map(|(_, chain)| chain);
+        let keys = self.clients.keys().filter_map(|(_, key)| key.certificate());
+        servers
+            .map(|one| (Kind::ServerCertificate, one.not_after))
+            .chain(self.authorities.iter().map(|ca| (Kind::TrustedCa, ca.not_after)))
+            .chain(self.own.map(|own| (Kind::OwnCa, own.not_after)))
+            .chain(self.crls.iter().filter_map(|crl| Some((Kind::RevocationList, crl.next_update?))))
+            .chain(keys.map(|details| (Kind::ServiceKey, details.valid_until)))
+            .collect()
+    }
+
     /// Every ending, the nearest first.
     pub fn endings(&self) -> Vec<Ending> {
         let mut out = Vec::new();
@@ -67,16 +81,16 @@ impl View<'_> {
             }
         }
         for ca in self.authorities {
-            let breaks = self.below(&ca.subject, |issuer| issuer == ca.names.subject);
+            let breaks = self.below(&ca.names.subject);
             out.push(Ending { kind: Kind::TrustedCa, name: ca.subject.clone(), ends: ca.not_after, breaks });
         }
         if let Some(own) = self.own {
-            let breaks = self.below(&own.subject, |issuer| issuer == own.names.subject);
+            let breaks = self.below(&own.names.subject);
             out.push(Ending { kind: Kind::OwnCa, name: own.subject.clone(), ends: own.not_after, breaks });
         }
         for crl in self.crls {
             if let Some(next) = crl.next_update {
-                let breaks = if self.crls_bind { self.below(&crl.issuer, |_| false) } else { Vec::new() };
+                let breaks = if self.crls_bind { self.below(&crl.name) } else { Vec::new() };
                 out.push(Ending { kind: Kind::RevocationList, name: crl.issuer.clone(), ends: next, breaks });
             }
         }
@@ -95,16 +109,17 @@ impl View<'_> {
         out
     }
 
-    /// What goes by certificates that a CA issued, known by its text or by its compared name.
-    fn below(&self, issuer: &str, same: impl Fn([u8; 32]) -> bool) -> Vec<String> {
-        let below = |key: &Key| key.certificate().is_some_and(|details| details.issuer == issuer);
+    /// What goes by certificates that a CA of this name issued.
+    fn below(&self, issuer: &Digest) -> Vec<String> {
+        let name = hex(issuer);
+        let below = |key: &Key| key.certificate().is_some_and(|details| details.names.ends_with(&name));
         let mut ids: Vec<_> = self.clients.keys().filter(|(_, key)| below(key)).collect();
         ids.sort_by(|a, b| a.0.instance.name.cmp(&b.0.instance.name));
         ids.dedup_by(|a, b| a.0.instance.id == b.0.instance.id);
         let mut out = self.through(&ids.iter().map(|(client, _)| client.instance.id.as_str()).collect::<Vec<_>>());
         for route in self.routes {
             if let Authorization::Certificates(names) = &route.authorization
-                && names.iter().any(|names| same(names.issuer))
+                && names.iter().any(|names| names.issuer == *issuer)
             {
                 out.push(format!("route {}", route.name));
             }
@@ -158,8 +173,7 @@ mod tests {
             trusted_cas: Vec::new(),
             created: 0,
         });
-        let details =
-            CertificateDetails { valid_until: 86_400, issuer: ca.subject.clone(), ..CertificateDetails::of(&ca) };
+        let details = CertificateDetails { valid_until: 86_400, ..CertificateDetails::of(&ca) };
         clients.put_key(Key {
             id: "k".into(),
             instance_id: "i".into(),
@@ -176,6 +190,7 @@ mod tests {
             max_body: 1,
             keep_token: false,
             accepts: Accepts::default(),
+            trust: None,
         };
         let view = View {
             servers: vec![("127.0.0.1:8443".into(), vec![server])],

@@ -2,6 +2,7 @@
 
 use super::name::RoleName;
 use super::path::NormalPath;
+use crate::crypto::trust::Trust;
 use crate::crypto::x509::Names;
 use http::HeaderValue;
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
@@ -59,6 +60,8 @@ pub struct Route {
     pub max_body: u64,
     pub keep_token: bool,
     pub accepts: Accepts,
+    /// The CAs that must vouch for client certificates here.
+    pub trust: Option<Arc<Trust>>,
 }
 
 /// A path, or with a final `/*` the path and all below it.
@@ -190,6 +193,7 @@ mod tests {
             max_body: 1,
             keep_token: false,
             accepts: Accepts::default(),
+            trust: None,
         };
         Routes::new(patterns.iter().map(route).collect())
     }

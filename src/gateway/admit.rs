@@ -1,7 +1,7 @@
 //! Admitting a call: route, authenticate, role, size. What passes carries a `Permit`.
 
 use super::cache::{Judged, LaneTokens, Verified};
-use super::certificate::believed;
+use super::certificate::{Proves, believed};
 use super::control::Order;
 use super::state::Settings;
 use super::{Gateway, state::State};
@@ -105,6 +105,9 @@ impl Gateway {
         epoch: u64,
         now: i64,
     ) -> Result<Arc<Caller>, Refusal> {
+        if call.uri.query().is_some_and(holds_token) {
+            return Err(Reason::TokenInQuery.into());
+        }
         let accepts = route.accepts;
         let answer = if accepts.basic { self.basic(call) } else { Answer::Nothing };
         let answer = answer.or_else(|| self.bearer(tokens, call, epoch, now));
@@ -119,9 +122,6 @@ impl Gateway {
 
     /// The bearer authenticator (RFC 6750).
     fn bearer(&self, tokens: &LaneTokens, call: &Call<'_>, epoch: u64, now: i64) -> Answer<Arc<Caller>> {
-        if call.uri.query().is_some_and(holds_token) {
-            return Answer::Refused(Reason::TokenInQuery.into());
-        }
         let mut fields = call.headers.get_all(header::AUTHORIZATION).iter();
         let Some(value) = fields.next() else { return Answer::Nothing };
         if fields.next().is_some() {
@@ -142,7 +142,7 @@ impl Gateway {
             return Err(Reason::TokenCertificateOther.into());
         }
         let instance = caller.claims.as_ref().map(|claims| claims.instance_id.as_str());
-        believed(&self.state, call.peer, &shown, None, instance, now)
+        believed(&self.state, call.peer, &shown, None, Proves::Key(instance), now)
     }
 
     /// The certificate authenticator: a client certificate that belongs to a service key.
@@ -152,7 +152,7 @@ impl Gateway {
             Ok(None) => return Answer::Nothing,
             Err(refusal) => return Answer::Refused(refusal),
         };
-        let proof = self.holder(call.peer, &shown, Some(&route.name), now);
+        let proof = self.holder(call.peer, &shown, Some(route), now);
         Answer::of(proof.and_then(|proof| self.caller_of(proof)))
     }
 
@@ -169,6 +169,10 @@ impl Gateway {
         }
         let settings = self.state.settings.load();
         let proof = basic(text).and_then(|offered| self.state.clients.load().authenticate(&offered, &settings.pepper));
+        let proof = proof.and_then(|proof| {
+            // a secret alone is what binding is meant to make useless
+            if proof.client.instance.bound_tokens { Err(Reason::SchemeUnsupported.into()) } else { Ok(proof) }
+        });
         Answer::of(proof.and_then(|proof| self.caller_of(proof)))
     }
 
@@ -186,7 +190,7 @@ impl Gateway {
     /// Whether the caller shows one of the certificates that a route lists by their names.
     fn listed(&self, call: &Call<'_>, route: &Route, names: &[Names], now: i64) -> Result<(), Refusal> {
         let shown = self.shown(call.peer, call.headers)?.ok_or(Reason::CertificateMissing)?;
-        believed(&self.state, call.peer, &shown, Some(&route.name), None, now)?;
+        believed(&self.state, call.peer, &shown, Some(route), Proves::Names, now)?;
         let leaf = &shown.leaf;
         if names.contains(&leaf.names) {
             return Ok(());

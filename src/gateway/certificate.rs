@@ -3,34 +3,49 @@
 
 use super::Gateway;
 use super::state::State;
-use crate::crypto::digest::sha256;
+use crate::crypto::digest::{Digest, sha256};
 use crate::crypto::trust::{Distrust, Pins, fit_alone};
 use crate::domain::grant::Proof;
 use crate::domain::reason::Reason;
+use crate::domain::route::Route;
 use crate::domain::trail::Refusal;
 use crate::net::peer::{Peer, PeerCertificate};
 use http::HeaderMap;
 use std::sync::Arc;
 
-/// Certificates from headers that are remembered, so that a proxy's next call costs no parsing.
-const REMEMBERED: u64 = 10_000;
+/// Bytes of certificates from headers that are remembered, so that a proxy's next call costs no
+/// parsing.
+const REMEMBERED: u64 = 64 << 20;
 
-pub(super) type Forwarded = moka::sync::Cache<[u8; 32], Arc<PeerCertificate>>;
+pub(super) type Forwarded = moka::sync::Cache<Digest, Arc<PeerCertificate>>;
 
 pub(super) fn forwarded() -> Forwarded {
-    moka::sync::Cache::new(REMEMBERED)
+    let weigh = |_: &Digest, one: &Arc<PeerCertificate>| {
+        let bytes: usize = one.chain.iter().map(|der| der.len()).sum();
+        u32::try_from(2 * bytes + 1_024).unwrap_or(u32::MAX)
+    };
+    Forwarded::builder().weigher(weigh).max_capacity(REMEMBERED).build()
+}
+
+/// Whom a certificate is to prove, which decides whose CAs count.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Proves<'a> {
+    /// The holder of a service key of this instance, or of none.
+    Key(Option<&'a str>),
+    /// One of the names that a route lists.
+    Names,
 }
 
 impl Gateway {
-    /// The certificate that a caller shows: the connection's own, or behind a proxy of ours the one
-    /// that the proxy tells of. The proxy's own certificate never stands for its callers.
+    /// The certificate that a caller shows: the connection's own, or where the listener's proxies
+    /// tell of their callers' certificates, the one that the proxy tells of.
     pub fn shown(&self, peer: &Peer, headers: &HeaderMap) -> Result<Option<Arc<PeerCertificate>>, Refusal> {
         let Some(form) = peer.certificate_header.as_deref().filter(|_| peer.trusted) else {
             return Ok(peer.certificate.clone());
         };
         let refused = |detail: String| Refusal::because(Reason::CertificateHeader, detail);
         let Some(raw) = form.raw(headers).map_err(|error| refused(error.to_string()))? else { return Ok(None) };
-        let digest = sha256(&raw);
+        let digest = sha256(&[form.name().as_str().as_bytes(), b":", &raw].concat());
         if let Some(known) = self.forwarded.get(&digest) {
             return Ok(Some(known));
         }
@@ -46,34 +61,46 @@ impl Gateway {
         &self,
         peer: &Peer,
         certificate: &PeerCertificate,
-        route: Option<&str>,
+        route: Option<&Route>,
         now: i64,
     ) -> Result<Proof, Refusal> {
         let found = self.state.clients.load().by_certificate(&certificate.leaf);
         let instance = found.as_ref().ok().map(|proof| proof.client.instance.id.as_str());
-        believed(&self.state, peer, certificate, route, instance, now)?;
+        believed(&self.state, peer, certificate, route, Proves::Key(instance), now)?;
         found
     }
 }
 
-/// Whether a certificate is believed by every list of CAs that is about this caller.
+/// Whether a certificate is believed by every list of CAs that is about this caller. First the one
+/// that says who may be the client at all: the instance's, or the general one, for whose missing
+/// path a pin may stand; for names that a route lists, the route's. Then the listener's and the
+/// route's, which only take away.
 pub(super) fn believed(
     state: &State,
     peer: &Peer,
     certificate: &PeerCertificate,
-    route: Option<&str>,
-    instance: Option<&str>,
+    route: Option<&Route>,
+    proves: Proves<'_>,
     now: i64,
 ) -> Result<(), Refusal> {
-    let refused = |distrust: Distrust| Refusal::because(Reason::CertificateDistrusted, distrust.to_string());
-    if state.holds(&certificate.leaf.fingerprint) {
-        return fit_alone(&certificate.leaf, now).map_err(refused);
-    }
     let authorities = state.authorities.load();
     if certificate.judged(&authorities.own, now).is_ok() {
         return Ok(());
     }
-    for list in authorities.narrowed(peer.listener, route, instance) {
+    let refused = |distrust: Distrust| Refusal::because(Reason::CertificateDistrusted, distrust.to_string());
+    let of_route = route.and_then(|route| route.trust.as_ref());
+    let base = match proves {
+        Proves::Key(instance) => instance.and_then(|id| authorities.instances.get(id)),
+        Proves::Names => of_route,
+    };
+    match (certificate.judged(base.unwrap_or(&authorities.general), now), proves, base) {
+        (Err(distrust), Proves::Key(_), None) if distrust.pin_helps() && state.holds(&certificate.leaf.fingerprint) => {
+            fit_alone(&certificate.leaf, now)
+        }
+        (verdict, ..) => verdict,
+    }
+    .map_err(refused)?;
+    for list in [authorities.listeners.get(&peer.listener), of_route].into_iter().flatten() {
         certificate.judged(list, now).map_err(refused)?;
     }
     Ok(())

@@ -34,14 +34,12 @@ impl Control {
         (Self(sender), receiver)
     }
 
-    /// Returns when the change is on disk and holds in this process.
-    pub async fn done(&self, order: Order) -> Result<(), Refusal> {
+    /// Returns when the change is on disk and holds in this process; false if meanwhile it no
+    /// longer applies.
+    pub async fn done(&self, order: Order) -> Result<bool, Refusal> {
         let (done, answer) = oneshot::channel();
         self.0.try_send(Request { order, done: Some(done) }).map_err(|_| Reason::StoreUnavailable)?;
-        match answer.await {
-            Ok(true) => Ok(()),
-            _ => Err(Reason::StoreUnavailable.into()),
-        }
+        answer.await.map_err(|_| Reason::StoreUnavailable.into())
     }
 
     /// Asks for a change without waiting: a lane's call goes on. False if the queue is full.

@@ -2,7 +2,7 @@
 
 use super::Gateway;
 use super::admit::judge;
-use super::certificate::believed;
+use super::certificate::{Proves, believed};
 use super::control::Order;
 use super::state::Settings;
 use crate::crypto::digest::Digest;
@@ -67,7 +67,9 @@ impl Gateway {
         *client = Some(instance.client_id.clone());
         let bound_to = trail.of(Step::Authenticate, self.binding(sender, instance, now))?;
         if let Some(renewed) = proof.renewal.clone() {
-            self.control.done(Order::Renew(renewed)).await?;
+            let remembered = self.control.done(Order::Renew(renewed)).await?;
+            let outcome = if remembered { Ok(()) } else { Err(Reason::CertificateSuperseded.into()) };
+            trail.of(Step::Authenticate, outcome)?;
         }
 
         // 3. by which grant
@@ -117,7 +119,7 @@ impl Gateway {
             return Ok(None);
         }
         let shown = self.shown(sender.peer, sender.headers)?.ok_or(Reason::CertificateToBind)?;
-        believed(&self.state, sender.peer, &shown, None, Some(&instance.id), now)?;
+        believed(&self.state, sender.peer, &shown, None, Proves::Key(Some(&instance.id)), now)?;
         Ok(Some(shown.leaf.fingerprint))
     }
 
@@ -154,7 +156,7 @@ impl Gateway {
         trail.of(Step::Role, if allowed { Ok(()) } else { Err(Reason::RevokeForeign.into()) })?;
         // kept until the leeway of every verifier has passed too
         let expires = claims.expires + 600;
-        self.control.done(Order::Revoke(Revocation { jti: claims.jti.clone(), expires })).await
+        self.control.done(Order::Revoke(Revocation { jti: claims.jti.clone(), expires })).await.map(|_| ())
     }
 
     fn known_sender(&self, sender: &Sender<'_>, trail: &mut Trail) -> Result<(Parameters, Proof), Refusal> {

@@ -9,7 +9,7 @@ use crate::crypto::x509::{Certificate, CertificateError};
 use crate::domain::client::Clients;
 use crate::domain::instance::Instance;
 use crate::domain::key::Key;
-use crate::domain::outlook::{Ending, View};
+use crate::domain::outlook::View;
 use crate::domain::record::Record;
 use crate::domain::route::Routes;
 use crate::domain::signing::SigningKeyRecord;
@@ -92,13 +92,14 @@ impl Mirror {
         self.take(&changes.list)?;
         self.revision = changes.revision;
         let Some(state) = self.state.clone() else { return Ok(true) };
-        if self.vouching() != vouching {
-            state.authorities.store(Arc::new(self.authorities(config)?));
-        }
-        if self.tenant != tenant {
-            state.settings.store(Arc::new(self.settings(config)?));
-        }
+        // what was taken away holds whatever becomes of the rest
         self.publish(&state);
+        if self.tenant != tenant {
+            state.swap(&state.settings, self.settings(config)?);
+        }
+        if self.vouching() != vouching {
+            state.swap(&state.authorities, self.authorities(config)?);
+        }
         Ok(true)
     }
 
@@ -107,27 +108,24 @@ impl Mirror {
         Ok((self.settings(config)?, self.authorities(config)?))
     }
 
-    /// Everything that ends, the nearest first.
-    pub fn endings(&self, config: &Config) -> Vec<Ending> {
-        let state = self.state.as_ref();
+    /// Shows everything that ends, and what breaks then, to `look`.
+    pub fn outlook(&self, config: &Config, look: impl FnOnce(&View<'_>)) {
         let routes = Routes::new(config.routes.clone());
         let server = |listener: &Listener| {
             let chain = listener.tls.as_ref()?.chain.iter().filter_map(|der| Certificate::from_der(der).ok());
             Some((listener.address.to_string(), chain.collect()))
         };
-        let named = state.map(|state| state.authorities.load_full().handshake.authorities().to_vec());
-        let own = self.authority.as_ref();
-        let authorities: Vec<_> = named.unwrap_or_default().into_iter().filter(|ca| Some(ca) != own).collect();
+        let named = self.state.as_ref().map(|state| state.authorities.load_full().handshake.clone());
         let view = View {
             servers: config.listeners.iter().filter_map(server).collect(),
-            authorities: &authorities,
-            own,
+            authorities: named.as_ref().map_or(&[], |trust| trust.authorities()),
+            own: self.authority.as_ref(),
             crls: &config.crls,
             crls_bind: config.revocation.expired_refuses,
             clients: &self.clients,
             routes: routes.all(),
         };
-        view.endings()
+        look(&view);
     }
 
     fn publish(&self, state: &State) {
@@ -155,16 +153,11 @@ impl Mirror {
             Ok::<_, Unfit>(Arc::new(Trust::new(list.to_vec(), config.crls.clone(), config.revocation)?))
         };
         let mut all = config.all_cas();
-        let own: Vec<_> = self.authority.iter().cloned().collect();
-        all.extend(own.iter().cloned());
-        let (mut listeners, mut routes, mut instances) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (mut listeners, mut instances) = (HashMap::new(), HashMap::new());
         for listener in &config.listeners {
             if let Some(list) = listener.tls.as_ref().and_then(|tls| tls.trusted_cas.as_deref()) {
                 listeners.insert(listener.address, trust(list)?);
             }
-        }
-        for (name, list) in &config.route_cas {
-            routes.insert(name.clone(), trust(list)?);
         }
         for (id, pems) in self.vouching().lists {
             let list = pems.iter().map(|pem| Certificate::from_pem(pem)).collect::<Result<Vec<_>, _>>()?;
@@ -176,9 +169,8 @@ impl Mirror {
         Ok(Authorities {
             handshake: trust(&all)?,
             general: trust(&config.trusted_cas)?,
-            own: trust(&own)?,
+            own: Arc::new(Trust::of(self.authority.iter().cloned().collect())?),
             listeners,
-            routes,
             instances,
         })
     }

@@ -22,8 +22,6 @@ pub type Revoked = HashMap<String, i64>;
 #[derive(Debug)]
 pub struct Settings {
     pub origin: Origin,
-    /// Where clients with certificates connect, if that is another address.
-    pub mtls_url: Option<String>,
     pub expected: Expected,
     pub pepper: Keyed,
 }
@@ -32,7 +30,7 @@ impl Settings {
     pub fn new(config: &Config, tenant: Tenant, pepper: Keyed) -> Self {
         let origin = config.origin.clone();
         let expected = Expected { issuer: origin.token_url(), tenant, leeway: config.tokens.leeway };
-        Self { origin, mtls_url: config.mtls_url.clone(), expected, pepper }
+        Self { origin, expected, pepper }
     }
 
     pub fn tenant(&self) -> &Tenant {
@@ -42,7 +40,7 @@ impl Settings {
     /// Whether tokens mean the same under both.
     pub fn same_as(&self, other: &Self) -> bool {
         let (a, b) = (&self.expected, &other.expected);
-        a.issuer == b.issuer && a.leeway == b.leeway && a.tenant == b.tenant && self.mtls_url == other.mtls_url
+        a.issuer == b.issuer && a.leeway == b.leeway && a.tenant == b.tenant && self.origin == other.origin
     }
 
     pub fn issuer(&self) -> &str {
@@ -50,34 +48,19 @@ impl Settings {
     }
 }
 
-/// The lists of trusted CAs: a handshake believes all of them together, a decision the narrower
-/// ones that apply to it.
+/// The lists of trusted CAs: a handshake believes all of them together, a decision those that are
+/// about the caller. A route's own list is part of the route.
 #[derive(Debug)]
 pub struct Authorities {
-    /// All lists together.
+    /// All lists together, without our own CA.
     pub handshake: Arc<Trust>,
-    /// For callers that no narrower list is about.
     pub general: Arc<Trust>,
-    /// Our own CA: part of every list, since it vouches for service keys alone.
+    /// Our own CA. It vouches for service keys alone, which end by being deleted.
     pub own: Arc<Trust>,
     /// By the address as configured.
     pub listeners: std::collections::HashMap<SocketAddr, Arc<Trust>>,
-    /// By name.
-    pub routes: std::collections::HashMap<String, Arc<Trust>>,
-    /// By id.
+    /// By id: in place of the general list.
     pub instances: std::collections::HashMap<String, Arc<Trust>>,
-}
-
-impl Authorities {
-    /// Every list that is about this caller must vouch for it: the listener's, the route's, the
-    /// instance's; the general one where there is none of these.
-    pub fn narrowed(&self, listener: SocketAddr, route: Option<&str>, instance: Option<&str>) -> Vec<&Arc<Trust>> {
-        let listener = self.listeners.get(&listener);
-        let route = route.and_then(|name| self.routes.get(name));
-        let instance = instance.and_then(|id| self.instances.get(id));
-        let lists: Vec<_> = [listener, route, instance].into_iter().flatten().collect();
-        if lists.is_empty() { vec![&self.general] } else { lists }
-    }
 }
 
 #[derive(Debug)]

@@ -254,7 +254,7 @@ async fn metadata(State(gateway): State<Arc<Gateway>>) -> Response {
         "tls_client_certificate_bound_access_tokens": true,
     });
     // RFC 8705, 5
-    if let Some(mtls) = &settings.mtls_url {
+    if let Some(mtls) = &settings.origin.mtls_url {
         body["mtls_endpoint_aliases"] = json!({
             "token_endpoint": format!("{mtls}/oauth/token"),
             "introspection_endpoint": format!("{mtls}/introspect"),

@@ -31,7 +31,8 @@ pub fn to_backend(parts: &mut request::Parts, intro: &Introduction<'_>) {
     let host = host(parts);
     let came_forwarded = if intro.peer.trusted { Forwarded::of(&parts.headers) } else { Forwarded::default() };
     let forwarded = intro.peer.certificate_header.as_ref().map_or("", |header| header.name().as_str());
-    strip(&mut parts.headers, |name| hop_by_hop(name) || reserved(name) || name == forwarded);
+    let certificate = |name: &str| !forwarded.is_empty() && same_but_dashes(name, forwarded);
+    strip(&mut parts.headers, |name| hop_by_hop(name) || reserved(name) || certificate(name));
     let headers = &mut parts.headers;
     headers.remove(header::EXPECT);
     if !intro.keep_token {
@@ -140,6 +141,11 @@ fn end_to_end(name: &HeaderName) -> bool {
 /// Every field that could be taken for the gateway's own word, its twins with underscores included
 /// (many servers read `_` and `-` alike), and Camel's internal headers, which would steer an
 /// integration flow from outside.
+fn same_but_dashes(a: &str, b: &str) -> bool {
+    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    a.len() == b.len() && a.bytes().map(dashed).eq(b.bytes().map(dashed))
+}
+
 fn reserved(name: &str) -> bool {
     if name.contains('_') { reserved_dashed(&name.replace('_', "-")) } else { reserved_dashed(name) }
 }

@@ -156,6 +156,11 @@ async fn greet(
     let proxies = shared.proxies.load_full();
     let trusted = listed(address.ip(), &proxies.networks);
     let told = if trusted && proxies.proxy_protocol { proxy_protocol::caller(&mut stream).await? } else { None };
+    // behind a load balancer that only passes bytes on, it is the caller who writes the headers
+    let trusted = match told {
+        Some(caller) if proxies.certificate_header.is_none() => listed(caller.ip(), &proxies.networks),
+        _ => trusted,
+    };
     let address = told.unwrap_or(address);
     let certificate_header = proxies.certificate_header.clone();
     let peer = Peer::new(address, local_port, shared.tls.is_some(), trusted, shared.address);

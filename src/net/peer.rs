@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use rustls_pki_types::CertificateDer;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The certificate that a peer proved to hold, with the chain it sent.
 #[derive(Debug)]
@@ -40,19 +40,29 @@ impl PeerCertificate {
     /// What a list of CAs makes of it at `now`. Judged once per list and again when the list was
     /// replaced or time has brought a change about: dates pass on a connection that stays.
     pub fn judged(&self, trust: &Arc<Trust>, now: i64) -> Result<(), Distrust> {
-        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = verdicts.iter().find(|verdict| Arc::ptr_eq(&verdict.trust, trust));
-        if let Some(known) = known.filter(|known| (known.from..known.until).contains(&now)) {
-            return known.outcome.clone();
+        if let Some(known) = self.known(trust, now) {
+            return known;
         }
         let outcome = trust.verify(&self.chain, now).map(|_| ());
-        verdicts.retain(|verdict| !Arc::ptr_eq(&verdict.trust, trust));
+        let until = self.ends(now).min(trust.until(now));
+        let mut verdicts = self.verdicts();
+        // lists that were replaced, and the verdict that this one takes the place of
+        verdicts.retain(|one| Arc::strong_count(&one.trust) > 1 && !Arc::ptr_eq(&one.trust, trust));
         if verdicts.len() == VERDICTS {
             verdicts.pop_front();
         }
-        let until = self.ends(now).min(trust.until(now));
         verdicts.push_back(Verdict { trust: trust.clone(), from: now, until, outcome: outcome.clone() });
         outcome
+    }
+
+    fn known(&self, trust: &Arc<Trust>, now: i64) -> Option<Result<(), Distrust>> {
+        let verdicts = self.verdicts();
+        let known = verdicts.iter().find(|one| Arc::ptr_eq(&one.trust, trust))?;
+        (known.from..known.until).contains(&now).then(|| known.outcome.clone())
+    }
+
+    fn verdicts(&self) -> MutexGuard<'_, VecDeque<Verdict>> {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next second at which a certificate of the chain begins or ends.

@@ -18,13 +18,14 @@ use std::{fmt, sync::Arc};
 /// without pinned certificates, no client certificate is asked for.
 ///
 /// Sessions are not resumed: a resumed one would carry its old client certificate unverified.
-pub fn server(material: &TlsMaterial, trust: Arc<Trust>, pins: Arc<dyn Pins>) -> Result<Arc<ServerConfig>, Error> {
-    let builder =
-        ServerConfig::builder_with_provider(trust.provider().clone()).with_safe_default_protocol_versions()?;
-    let builder = if trust.authorities().is_empty() && !pins.any() {
+pub fn server(material: &TlsMaterial, believed: Believed) -> Result<Arc<ServerConfig>, Error> {
+    let provider = believed.trust.provider().clone();
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let nobody = believed.trust.authorities().is_empty() && believed.own.authorities().is_empty();
+    let builder = if nobody && !believed.pins.any() {
         builder.with_no_client_auth()
     } else {
-        builder.with_client_cert_verifier(Arc::new(Verifier { trust, pins }))
+        builder.with_client_cert_verifier(Arc::new(Verifier::new(believed)))
     };
     let mut config = builder.with_single_cert(material.chain.clone(), material.key.clone_key())?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -33,14 +34,29 @@ pub fn server(material: &TlsMaterial, trust: Arc<Trust>, pins: Arc<dyn Pins>) ->
     Ok(Arc::new(config))
 }
 
+/// Who vouches for client certificates.
+pub struct Believed {
+    pub trust: Arc<Trust>,
+    /// Our own CA, apart: no revocation list is asked of it.
+    pub own: Arc<Trust>,
+    pub pins: Arc<dyn Pins>,
+}
+
 struct Verifier {
-    trust: Arc<Trust>,
-    pins: Arc<dyn Pins>,
+    believed: Believed,
+    hints: Vec<DistinguishedName>,
+}
+
+impl Verifier {
+    fn new(believed: Believed) -> Self {
+        let hints = believed.trust.hints().iter().chain(believed.own.hints()).cloned().collect();
+        Self { believed, hints }
+    }
 }
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Verifier({:?})", self.trust)
+        write!(f, "Verifier({:?})", self.believed.trust)
     }
 }
 
@@ -51,7 +67,7 @@ impl ClientCertVerifier for Verifier {
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         // clients that choose by these names would keep back a certificate that only its pin vouches for
-        if self.pins.any() { &[] } else { self.trust.hints() }
+        if self.believed.pins.any() { &[] } else { &self.hints }
     }
 
     fn verify_client_cert(
@@ -62,11 +78,13 @@ impl ClientCertVerifier for Verifier {
     ) -> Result<ClientCertVerified, Error> {
         let chain: Vec<_> = [end_entity].into_iter().chain(intermediates).cloned().collect();
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        match self.trust.judge(&chain, now, &*self.pins) {
+        let own = self.believed.own.verify(&chain, now);
+        match own.or_else(|_| self.believed.trust.judge(&chain, now, &*self.believed.pins)) {
             Ok(_) => Ok(ClientCertVerified::assertion()),
             Err(distrust) => {
                 // the handshake's own error names no certificate, so it is told here
-                let subject = Certificate::from_der(end_entity).map_or_else(|_| "unreadable".into(), |one| one.subject);
+                let subject = Certificate::from_der(end_entity)
+                    .map_or_else(|_| "unreadable".into(), |one| shortened(one.subject));
                 let fingerprint = hex(&sha256(end_entity));
                 tracing::warn!(target: "flowgate::handshake", reason = %distrust, subject, fingerprint, "client certificate refused");
                 Err(alert(&distrust))
@@ -80,7 +98,7 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.trust.tls12(message, cert, dss)
+        self.believed.trust.tls12(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -89,12 +107,17 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.trust.tls13(message, cert, dss)
+        self.believed.trust.tls13(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.trust.schemes()
+        self.believed.trust.schemes()
     }
+}
+
+/// A stranger's name, as much of it as a log line has room for.
+fn shortened(text: String) -> String {
+    if text.len() <= 256 { text } else { text.chars().take(256).collect() }
 }
 
 /// The TLS alert that comes closest to a reason.

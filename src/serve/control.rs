@@ -136,22 +136,25 @@ impl Control {
             store_fails(error);
         }
         self.catch_up().await;
-        for request in batch {
-            if let Some(done) = request.done {
-                let _ = done.send(written.is_ok());
+        let outcomes = written.map_or_else(|_| vec![None; batch.len()], |made| made.into_iter().map(Some).collect());
+        for (request, outcome) in batch.into_iter().zip(outcomes) {
+            if let (Some(done), Some(made)) = (request.done, outcome) {
+                let _ = done.send(made);
             }
         }
     }
 
-    async fn write(&self, batch: &[Request]) -> Result<(), StoreError> {
+    /// Whether each order was carried out, in their order.
+    async fn write(&self, batch: &[Request]) -> Result<Vec<bool>, StoreError> {
         let mut writing = self.store.write().await?;
+        let mut made = Vec::with_capacity(batch.len());
         for request in batch {
-            match &request.order {
-                Order::Revoke(revocation) => writing.put(revocation).await?,
+            made.push(match &request.order {
+                Order::Revoke(revocation) => writing.put(revocation).await.map(|()| true)?,
                 Order::Renew(renewed) => renew(&mut writing, renewed).await?,
-            }
+            });
         }
-        writing.commit().await
+        writing.commit().await.map(|()| made)
     }
 
     async fn upkeep(&mut self) {
@@ -178,19 +181,16 @@ impl Control {
     /// labels: `check --at` has them.
     fn tell_endings(&self, now: i64) {
         let Some(config) = self.site.config() else { return };
-        let endings = self.mirror.endings(&config);
+        let mut ends = Vec::new();
+        self.mirror.outlook(&config, |view| ends = view.ends());
         for kind in Kind::ALL {
-            let mut own = endings.iter().filter(|one| one.kind == kind).peekable();
-            let nearest =
-                own.peek().map_or(f64::INFINITY, |one| u32::try_from(one.ends).map_or(f64::INFINITY, f64::from));
+            let own: Vec<_> = ends.iter().filter(|(other, _)| *other == kind).map(|(_, end)| *end).collect();
+            let nearest = own.iter().min().map_or(f64::INFINITY, |end| seconds(*end));
             self.registry.of_kind("flowgate_nearest_end_timestamp_seconds", kind.name(), &[]).set(nearest);
-            let own: Vec<_> = own.map(|one| one.ends).collect();
             for (days, label) in [(0, "0d"), (7, "7d"), (30, "30d")] {
-                let count = own.iter().filter(|ends| **ends < now + days * 86_400).count();
-                let within = [("within", label)];
-                self.registry
-                    .of_kind("flowgate_ending", kind.name(), &within)
-                    .set(u32::try_from(count).map_or(f64::INFINITY, f64::from));
+                let count = own.iter().filter(|end| **end < now + days * 86_400).count();
+                let count = u32::try_from(count).map_or(f64::INFINITY, f64::from);
+                self.registry.of_kind("flowgate_ending", kind.name(), &[("within", label)]).set(count);
             }
         }
     }
@@ -244,22 +244,28 @@ impl Control {
     }
 }
 
-/// Remembers a renewed certificate, unless the key has gone on or away meanwhile.
-async fn renew(writing: &mut Writing<'_>, renewed: &Key) -> Result<(), StoreError> {
+/// Remembers a renewed certificate. False if the key has gone on to a later one or away meanwhile.
+async fn renew(writing: &mut Writing<'_>, renewed: &Key) -> Result<bool, StoreError> {
     let (Some(present), Some((fresh, _))) = (writing.get::<Key>(&renewed.id).await?, renewed.unpinned()) else {
-        return Ok(());
+        return Ok(false);
     };
     match present.renewed(fresh) {
         Some(key) => {
             tracing::info!(key = %key.name, fingerprint = fresh.fingerprint, "a renewed certificate was accepted");
-            writing.put(&key).await
+            writing.put(&key).await.map(|()| true)
         }
-        None => Ok(()),
+        // two callers at once with the same certificate
+        None => Ok(present.unpinned().is_some_and(|(last, _)| last.fingerprint == fresh.fingerprint)),
     }
 }
 
 fn store_fails(error: &StoreError) {
     tracing::error!(%error, "the store does not answer; the state read last stays in use");
+}
+
+/// Unix seconds as a gauge has them; a time beyond 2106 is never.
+fn seconds(time: i64) -> f64 {
+    u32::try_from(time).map_or(f64::INFINITY, f64::from)
 }
 
 fn every(period: Duration) -> Interval {

@@ -9,7 +9,7 @@ use crate::gateway::Gateway;
 use crate::gateway::state::Authorities;
 use crate::net::certificate_header::CertificateHeader;
 use crate::net::listen::{Listening, Proxies, bind};
-use crate::net::tls;
+use crate::net::tls::{self, Believed};
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use std::collections::HashMap;
@@ -121,7 +121,12 @@ impl Site {
 
     fn tls(&self, listener: &Listener, authorities: &Authorities) -> Result<Option<Arc<ServerConfig>>, ServeError> {
         let Some(material) = &listener.tls else { return Ok(None) };
-        Ok(Some(tls::server(material, authorities.handshake.clone(), self.gateway.state.clone())?))
+        let believed = Believed {
+            trust: authorities.handshake.clone(),
+            own: authorities.own.clone(),
+            pins: self.gateway.state.clone(),
+        };
+        Ok(Some(tls::server(material, believed)?))
     }
 
     /// The same address with and without TLS: the old socket must go before the new one is bound.

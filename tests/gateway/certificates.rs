@@ -2,7 +2,7 @@
 
 use crate::partner::{Pair, Partner, day, named};
 use crate::world::tls;
-use crate::world::{Reply, TlsConnection, World, time_until, until};
+use crate::world::{ROUTES, Reply, TlsConnection, World, time_until, until};
 use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
 use std::io::Write;
@@ -357,6 +357,10 @@ routes:
     assert_eq!(world.get("/bearer", &sender.basic()).status, 401);
     assert_eq!(call_by(&world, Some(&known), "/bearer", "").status, 401, "certificates are not in its list");
     assert_eq!(world.call("/basic", &world.token(&sender)).status, 200);
+    let both = world.get("/basic?access_token=x", &sender.basic());
+    assert_eq!(both.status, 400, "a token in the query is refused whatever else is sent");
+    world.done(&["instance", "update", "s", "--certificate-bound-access-tokens", "true"]);
+    until("a secret alone is of no use to a bound client", || world.get("/basic", &sender.basic()).status == 401);
 }
 
 #[test]
@@ -380,6 +384,19 @@ routes:
     let missing = call_by(&world, None, "/listed", "");
     assert_eq!((missing.status, missing.json()["code"].as_str()), (401, Some("certificate_required")));
     world.logged(|line| line["reason"] == "certificate-not-listed");
+}
+
+#[test]
+fn another_origin_for_certificates_is_in_their_keys_and_in_the_metadata() {
+    let world = World::with(ROUTES, "mtls_url: https://cert.example:8443\n");
+    world.sender("s", "ESBMessaging.send");
+    let keys = |kind: &str| -> Value {
+        serde_json::from_str(&world.done(&["key", "create", "s", kind, "--key-type", kind])).expect("JSON")
+    };
+    assert_eq!(keys("certificate")["oauth"]["tokenurl"], "https://cert.example:8443/oauth/token");
+    assert_eq!(keys("clientid-secret")["oauth"]["tokenurl"], "https://localhost:8443/oauth/token");
+    let metadata = world.get("/.well-known/openid-configuration", "").json();
+    assert_eq!(metadata["mtls_endpoint_aliases"]["token_endpoint"], "https://cert.example:8443/oauth/token");
 }
 
 #[test]

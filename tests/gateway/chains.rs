@@ -280,11 +280,11 @@ fn anchors(parties: &Parties, out: &mut Vec<Case>) {
     let mut bad = parties.root.client(|_| ());
     bad.chain = tampered(&bad.chain);
     out.push(("a signature that was tampered with".into(), bad, "another CA of the same name"));
-    let old = by_openssl("rsa:2048", "-sha1");
     // the client's library takes no such key, and the certificate is refused before the key is used
-    let short = Pair { key: old.key.clone(), ..by_openssl("rsa:1024", "-sha256") };
-    out.push(("an RSA key of 1024 bits".into(), short, "neither trusted nor among"));
-    out.push(("signed with SHA-1".into(), old, "neither trusted nor among"));
+    let short =
+        Pair { key: parties.root.client(|_| ()).key, chain: by_openssl(&parties.root, "rsa:1024", "-sha256").chain };
+    out.push(("an RSA key of 1024 bits".into(), short, "an RSA key of 1024 bits"));
+    out.push(("signed with SHA-1".into(), by_openssl(&parties.root, "rsa:2048", "-sha1"), "its path does not verify"));
 }
 
 /// One bit of the signature flipped.
@@ -295,17 +295,24 @@ fn tampered(pem: &str) -> String {
     flowgate::crypto::keyring::pem("CERTIFICATE", &der)
 }
 
-/// A self-signed certificate of a kind that the other tool does not make.
-fn by_openssl(key: &str, digest: &str) -> Pair {
+/// A certificate of a kind that the other tool does not make.
+fn by_openssl(issuer: &Partner, key: &str, digest: &str) -> Pair {
     let dir = tempfile::tempdir().expect("a folder");
-    let file = |name: &str| dir.path().join(name);
-    let mut command = Command::new("openssl");
-    command.args(["req", "-x509", "-nodes", "-newkey", key, digest, "-days", "9", "-subj", "/CN=old"]);
-    command.args(["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "extendedKeyUsage=clientAuth"]);
-    let output = command.arg("-keyout").arg(file("k")).arg("-out").arg(file("c")).output().expect("openssl runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let read = |name| std::fs::read_to_string(file(name)).expect("made");
-    Pair { chain: read("c"), key: read("k") }
+    let file = |name: &str| dir.path().join(name).to_str().expect("a path").to_owned();
+    std::fs::write(file("ca"), &issuer.pem).expect("written");
+    std::fs::write(file("ca-key"), issuer.key()).expect("written");
+    let usages = "basicConstraints=critical,CA:FALSE\nkeyUsage=digitalSignature\nextendedKeyUsage=clientAuth\n";
+    std::fs::write(file("usages"), usages).expect("written");
+    let openssl = |arguments: &[&str]| {
+        let output = Command::new("openssl").args(arguments).output().expect("openssl runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let (k, r, c) = (file("k"), file("r"), file("c"));
+    openssl(&["req", "-new", "-nodes", "-newkey", key, "-subj", "/CN=old", "-keyout", &k, "-out", &r]);
+    let signing = ["x509", "-req", "-in", &r, "-CA", &file("ca"), "-CAkey", &file("ca-key"), "-set_serial", "99"];
+    openssl(&[&signing[..], &[digest, "-days", "9", "-extfile", &file("usages"), "-out", &c]].concat());
+    let read = |name: &str| std::fs::read_to_string(name).expect("made");
+    Pair { chain: read(&c), key: read(&k) }
 }
 
 #[test]

@@ -49,6 +49,11 @@ impl Partner {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
+    /// The CA's own key.
+    pub fn key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// A CA below this one.
     pub fn below(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let (key, params) = (KeyPair::generate().expect("a key"), authority(name, change));
@@ -79,6 +84,11 @@ impl Partner {
 
     /// A revocation list that ends in so many days.
     pub fn crl(&self, serials: &[u64], ends: i64) -> String {
+        self.crl_of(serials, -3, ends)
+    }
+
+    /// The same with its first day.
+    pub fn crl_of(&self, serials: &[u64], begins: i64, ends: i64) -> String {
         let revoked = serials.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: day(-1),
@@ -86,7 +96,7 @@ impl Partner {
             invalidity_date: None,
         });
         let params = CertificateRevocationListParams {
-            this_update: day(-3),
+            this_update: day(begins),
             next_update: day(ends),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,

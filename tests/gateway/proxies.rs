@@ -103,6 +103,7 @@ fn certificate_headers_from_elsewhere_change_nothing() {
     let der = der(&pair);
     for header in [
         format!("X-Own-Cert: {der}\r\n"),
+        format!("X_Own_Cert: {der}\r\n"),
         format!("Client-Cert: :{der}:\r\n"),
         format!("X-SSL-Client-Cert: {der}\r\n"),
         format!("X-Forwarded-Client-Cert: Cert={der}\r\n"),
@@ -144,6 +145,16 @@ fn a_listed_proxy_names_the_callers_address_by_proxy_header() {
     }
     stream.write_all(request).expect("sent");
     assert_eq!(Reply::read(&mut stream, true).status, 200);
+}
+
+#[test]
+fn who_stands_behind_a_proxy_header_is_not_believed_like_the_proxy() {
+    let world = behind(&Partner::new("x"), "trusted_proxies: [127.0.0.1], proxy_protocol: true");
+    let request = "GET /open/x HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: forged\r\nX-Request-Id: forged\r\nConnection: close\r\n\r\n";
+    let mut stream = connect(world.plain);
+    stream.write_all(format!("PROXY TCP4 203.0.113.9 127.0.0.1 4660 80\r\n{request}").as_bytes()).expect("sent");
+    let reply = Reply::read(&mut stream, true);
+    assert!(reply.status == 200 && !reply.text().contains("forged"), "{}", reply.text());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Which CA may vouch for whom: lists per listener, route and instance, and revocation lists.
 
 use crate::certificates::{asks, becomes, call_by, token_by, trusting, upload, write_ca};
-use crate::partner::{Pair, Partner};
+use crate::partner::{Pair, Partner, named};
 use crate::world::{HOLD, ROUTES, World, time_until, until};
 use rcgen::SerialNumber;
 
@@ -86,7 +86,7 @@ fn an_instance_with_its_own_ca_is_reached_by_no_other() {
     becomes(&world, &of_two, 200);
     // the other instances gain nothing by it
     world.sender("t", "ESBMessaging.send");
-    let named = two.client(|leaf| leaf.distinguished_name = crate::partner::named("t"));
+    let named = two.client(|leaf| leaf.distinguished_name = named("t"));
     std::fs::write(world.file("t.pem"), &named.chain).expect("written");
     let file = world.file("t.pem");
     let output = world.cli(&[
@@ -118,6 +118,87 @@ fn a_listener_with_its_own_cas_takes_certificates_of_no_other() {
     upload_as(&world, "t", &of_two);
     becomes(&world, &of_two, 200);
     assert_eq!(token_by(&world, &of_one, "").expect("the handshake believes all lists together").status, 401);
+}
+
+/// As many partners make them: a CA of its own, without any usage.
+fn self_signed(name: &str) -> Pair {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = named(name);
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    Pair { chain: params.self_signed(&key).expect("made").pem(), key: key.serialize_pem() }
+}
+
+#[test]
+fn a_pin_stands_for_a_missing_path_and_for_nothing_else() {
+    let (one, two) = (Partner::new("one"), Partner::new("two"));
+    let routes = "
+routes:
+  - { name: any, path: /any, backend: echo }
+  - { name: two, path: /two, trusted_cas: [certs/two], backend: echo }
+  - { name: listed, path: /listed, authorization: client_certificate, backend: echo,
+      certificates: [{ subject: CN=bank, issuer: CN=bank }] }
+";
+    let world = world_of(&one, &two, (routes, "/two"), |text| text);
+    world.sender("s", "ESBMessaging.send");
+    let own = self_signed("bank");
+    assert!(upload(&world, &own, &[]).status.success());
+    becomes(&world, &own, 200);
+    assert_eq!(call_by(&world, Some(&own), "/any", "").status, 200);
+    assert_eq!(call_by(&world, Some(&own), "/two", "").status, 401, "the route's CAs must vouch");
+    assert_eq!(call_by(&world, Some(&own), "/listed", "").status, 401, "it calls itself what it likes");
+    // a certificate of a CA that is not trusted yet, pinned; once the CA is, its revocation list counts
+    let three = Partner::new("three");
+    let bad = three.client(|leaf| {
+        leaf.distinguished_name = named("three's");
+        leaf.serial_number = Some(SerialNumber::from(9));
+    });
+    world.done(&["key", "delete", "s", "ext"]);
+    assert!(upload(&world, &bad, &[]).status.success());
+    becomes(&world, &bad, 200);
+    std::fs::write(world.file("certs/trusted-cas/three.crl"), three.crl(&[9], 5)).expect("written");
+    write_ca(&world, &format!("{}{}", one.pem, three.pem));
+    until("the revocation holds", || token_by(&world, &bad, "").is_none());
+    // an instance with CAs of its own takes no pins
+    let two_pem = world.file("certs/two/ca.pem");
+    world.done(&["instance", "create", "t", "--trusted-ca", two_pem.to_str().expect("a path")]);
+    std::fs::write(world.file("own.pem"), &own.chain).expect("written");
+    let file = world.file("own.pem");
+    let create = ["key", "create", "t", "own", "--key-type", "certificate_external", "--certificate"];
+    let output = world.cli(&[&create[..], &[file.to_str().expect("a path")]].concat());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("none of them vouches"), "{output:?}");
+}
+
+#[test]
+fn without_a_revocation_list_a_ca_vouches_for_nobody_if_so_configured_but_ours_does() {
+    let partner = Partner::new("partner CA");
+    let world = World::with(ROUTES, "revocation: { without_crl: refuse }\n");
+    write_ca(&world, &partner.pem);
+    asks(&world);
+    world.sender("s", "ESBMessaging.send");
+    let issued: serde_json::Value =
+        serde_json::from_str(&world.done(&["key", "create", "s", "own", "--key-type", "certificate"])).expect("JSON");
+    let text = |name: &str| issued["oauth"][name].as_str().expect("a text").to_owned();
+    becomes(&world, &Pair { chain: text("certificate"), key: text("key") }, 200);
+    let known = partner.client(|_| ());
+    assert!(token_by(&world, &known, "").is_none());
+    std::fs::write(world.file("certs/trusted-cas/partner.crl"), partner.crl(&[], 5)).expect("written");
+    until("the list counts", || token_by(&world, &known, "").is_some());
+}
+
+#[test]
+fn of_two_revocation_lists_of_a_ca_the_newer_counts() {
+    let partner = Partner::new("partner CA");
+    let world = trusting(&partner);
+    let bad = partner.client(|leaf| leaf.serial_number = Some(SerialNumber::from(7)));
+    let write = |name: &str, text: String| {
+        std::fs::write(world.file(&format!("certs/trusted-cas/{name}.crl")), text).expect("written");
+    };
+    write("1-old", partner.crl_of(&[], -20, -10));
+    write("2-new", partner.crl_of(&[7], -1, 5));
+    until("the newer list counts", || token_by(&world, &bad, "").is_none());
+    let good = partner.client(|_| ());
+    assert!(token_by(&world, &good, "").is_some(), "the outdated one does not");
 }
 
 #[test]

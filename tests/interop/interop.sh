@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Runs real OAuth clients against a real gateway: interop.sh BINARY WORKDIR
 #
-# Needs python3 with venv and curl. Node 20 and npm are used when they are there and installed into
-# WORKDIR when not. WORKDIR is kept, so that the next run has nothing to install. Prints one line for
-# each check and, last, `N passed, M failed`; everything else goes to files in WORKDIR.
+# Needs python3 with venv, curl, openssl, nginx and haproxy. Node 20 and npm are used when they are
+# there and installed into WORKDIR when not. WORKDIR is kept, so that the next run has nothing to
+# install. Prints one line for each check and, last, `N passed, M failed`; everything else goes to
+# files in WORKDIR.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -145,6 +146,7 @@ run_clients() {
     run node node "$here/clients.mjs" "$gateway"
     run python "$venv/bin/python" "$here/clients.py" "$gateway"
     run newman bash "$here/newman.sh" "$gateway" "$binary"
+    run proxies bash "$here/proxies.sh" "$binary" "$work/proxies"
 }
 
 summarize() {

@@ -120,6 +120,9 @@ impl Administration<'_> {
         {
             return Err(taken(writing, &holder).await?);
         }
+        if key.pinned_alone() && !owner.trusted_cas.is_empty() {
+            return Err(AdminError::PinAlone(owner.name.to_string()));
+        }
         if let Some(holder) = namesake(writing, &key).await? {
             let (instance, other) = owner_of(writing, &holder).await?;
             return Err(AdminError::NamesTaken { instance, key: other });

@@ -49,6 +49,10 @@ pub enum AdminError {
         "key `{key}` of instance `{instance}` has a certificate of the same subject and issuer, and one of the two goes by these names: nobody could tell which client such a certificate is of; delete that key first, or pin both"
     )]
     NamesTaken { instance: String, key: String },
+    #[error(
+        "instance `{0}` has CAs of its own, and none of them vouches for the certificate; add its CA: flowgate instance update {0} --trusted-ca F.pem"
+    )]
+    PinAlone(String),
     #[error("client id `{0}` belongs to another instance already")]
     ClientIdTaken(String),
     #[error("the certificate would not be accepted: {0}")]

@@ -15,7 +15,7 @@ use crate::domain::reason::Reason;
 use crate::domain::route::{Authorization, Route};
 use crate::domain::token::MAX_TOKEN;
 use crate::domain::trail::{Refusal, Step, Trail, Verdict};
-use crate::net::peer::Peer;
+use crate::net::peer::{Peer, PeerCertificate};
 use http::header::{self, HeaderMap};
 use http::uri::PathAndQuery;
 use http::{Method, Uri};
@@ -36,6 +36,8 @@ pub struct Call<'a> {
 pub struct Seen {
     pub route: Option<Arc<Route>>,
     pub caller: Option<Arc<Caller>>,
+    /// What the caller showed through a proxy of ours.
+    pub forwarded: Option<Arc<PeerCertificate>>,
 }
 
 impl Gateway {
@@ -55,6 +57,9 @@ impl Gateway {
         seen.route = Some(route.clone());
 
         // 2. who calls
+        if call.peer.certificate_header.is_some() {
+            seen.forwarded = self.shown(call.peer, call.headers).ok().flatten();
+        }
         let caller = match &route.authorization {
             Authorization::None => {
                 trail.note(Step::Authenticate, Verdict::Skipped);

@@ -5,7 +5,7 @@ use super::access_log::Line;
 use super::{Inbound, Lane, Outcome, Told};
 use crate::net::body::{Answer, Upload};
 use crate::net::headers::X_REQUEST_ID;
-use crate::net::peer::Peer;
+use crate::net::peer::{Peer, PeerCertificate};
 use axum::body::Body as AxumBody;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -84,6 +84,15 @@ struct Account {
     told: Told,
 }
 
+impl Account {
+    /// The caller's certificate: a proxy's own is not its callers'.
+    fn certificate(&self) -> Option<&PeerCertificate> {
+        let told = self.peer.trusted && self.peer.certificate_header.is_some();
+        let shown = if told { &self.told.seen.forwarded } else { &self.peer.certificate };
+        shown.as_deref()
+    }
+}
+
 impl Watched {
     fn close(&mut self, whole: bool) {
         let Some(account) = self.account.take() else { return };
@@ -95,7 +104,7 @@ impl Watched {
             request_id: &account.request_id,
             traceparent: &account.traceparent,
             peer: &account.peer.text,
-            certificate: account.peer.certificate.as_ref().map(|one| &one.leaf.fingerprint),
+            certificate: account.certificate().map(|one| &one.leaf.fingerprint),
             method: account.method.as_str(),
             path: account.path.as_ref().map_or("", PathAndQuery::path),
             version: account.version,

@@ -69,6 +69,7 @@ fn a_listed_proxy_tells_of_its_callers_certificate_and_nobody_else_does() {
     let direct = world.get("/http/orders/1", &shown);
     assert_eq!(direct.status, 200);
     assert!(!direct.text().contains("client-cert"), "the header goes no further");
+    world.logged(|line| line["path"] == "/http/orders/1" && line["certificate"].is_string());
     assert_eq!(ask(&world, "").status, 401);
     let logged = |reason: &str| {
         world.logged(|line| line["reason"] == reason);

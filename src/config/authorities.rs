@@ -1,8 +1,9 @@
 //! Lists of trusted CAs, from said to meant: files and folders of certificates, with the revocation
 //! lists that lie beside them.
 
+use super::Outbound;
 use super::disk;
-use super::file::RouteSection;
+use super::file::{OutboundSection, RouteSection};
 use super::meaning::Meaning;
 use crate::crypto::trust::{self, Revocation, Trust};
 use crate::crypto::x509::{self, Certificate, Crl};
@@ -55,6 +56,30 @@ impl Meaning<'_> {
                 None
             }
         }
+    }
+
+    /// Where outbound calls may go. A token service's CA may be for serverAuth alone.
+    pub(super) fn outbound(&mut self, said: &OutboundSection) -> Outbound {
+        let allow_networks = self.networks("/outbound/allow_networks", &said.allow_networks);
+        let mut trusted_cas = Vec::new();
+        for (index, text) in said.trusted_cas.iter().enumerate() {
+            let path = self.path(text);
+            let read = disk::certificate_files(&path).map_err(|error| error.to_string()).and_then(|files| {
+                let texts = files.iter().map(|file| self.text(file).map_err(|error| error.to_string()));
+                let texts = texts.collect::<Result<Vec<_>, _>>()?;
+                let chains = texts.iter().map(|text| x509::uploaded(text).map_err(|error| error.to_string()));
+                Ok(chains.collect::<Result<Vec<_>, _>>()?.concat())
+            });
+            match read {
+                Ok(mut ders) => trusted_cas.append(&mut ders),
+                Err(error) => self.error(
+                    &format!("/outbound/trusted_cas/{index}"),
+                    format!("{text}: {error}"),
+                    "give CA certificates as PEM",
+                ),
+            }
+        }
+        Outbound { allow_networks, trusted_cas }
     }
 
     fn authorities(&mut self, pointer: &str, file: &Path) -> Vec<Certificate> {

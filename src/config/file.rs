@@ -35,7 +35,7 @@ pub struct File {
     pub tokens: TokensSection,
     /// Token servers besides our own. Not part of this version: must be empty.
     pub issuers: Vec<Value>,
-    /// Bounds on what outbound credentials may call. Not part of this version: lists must be empty.
+    /// Bounds on what outbound credentials may call.
     pub outbound: OutboundSection,
     /// Numbers that bound what a client can cost.
     pub limits: LimitsSection,
@@ -209,9 +209,10 @@ impl Default for TokensSection {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutboundSection {
-    /// Networks that outbound calls may reach besides public ones.
+    /// Networks that outbound calls may reach besides public ones, and those that are called without
+    /// TLS. Addresses of metadata services are never called.
     pub allow_networks: Vec<String>,
-    /// CAs besides the system's.
+    /// Files and folders of CAs (PEM) that may vouch for token services besides the system's.
     pub trusted_cas: Vec<String>,
 }
 
@@ -300,6 +301,10 @@ pub struct RouteSection {
     pub max_body: Option<String>,
     /// Forward the caller's token to the backend.
     pub keep_token: bool,
+    /// The name of an outbound credential whose token the backend gets in place of the caller's.
+    pub credential: Option<String>,
+    /// The header for it (default Authorization).
+    pub credential_header: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -12,6 +12,7 @@ use crate::crypto::trust::Revocation;
 use crate::crypto::x509::{self, Crl};
 use crate::domain::key::Origin;
 use http::HeaderName;
+use ipnet::IpNet;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
@@ -51,6 +52,7 @@ impl<'a> Meaning<'a> {
         let tokens = self.tokens(said);
         let limits = self.limits(&said.limits);
         let store = self.store(said);
+        let outbound = self.outbound(&said.outbound);
         self.not_in_this_version(said);
         let backends = self.backends(&said.backends, &listeners, admin);
         let route_cas = self.route_cas(&said.routes);
@@ -69,6 +71,7 @@ impl<'a> Meaning<'a> {
             route_cas: route_cas.into_iter().flatten().flatten().collect(),
             crls,
             revocation,
+            outbound,
             tokens,
             limits,
             routes,
@@ -178,18 +181,7 @@ impl<'a> Meaning<'a> {
                 );
             }
             let tls = one.tls.as_ref().and_then(|tls| self.tls(&format!("{pointer}/tls"), tls));
-            let mut trusted_proxies = Vec::new();
-            for (at, text) in one.trusted_proxies.iter().enumerate() {
-                let net = text.parse().or_else(|_| text.parse::<std::net::IpAddr>().map(Into::into));
-                match net {
-                    Ok(net) => trusted_proxies.push(net),
-                    Err(_) => self.error(
-                        &format!("{pointer}/trusted_proxies/{at}"),
-                        format!("`{text}` is not a network"),
-                        "write it as 10.0.0.0/8 or as one address",
-                    ),
-                }
-            }
+            let trusted_proxies = self.networks(&format!("{pointer}/trusted_proxies"), &one.trusted_proxies);
             let certificate_header = self.certificate_header(&pointer, one);
             out.push(Listener {
                 address,
@@ -198,6 +190,21 @@ impl<'a> Meaning<'a> {
                 certificate_header,
                 proxy_protocol: one.proxy_protocol,
             });
+        }
+        out
+    }
+
+    pub(super) fn networks(&mut self, pointer: &str, said: &[String]) -> Vec<IpNet> {
+        let mut out = Vec::new();
+        for (at, text) in said.iter().enumerate() {
+            match text.parse().or_else(|_| text.parse::<std::net::IpAddr>().map(Into::into)) {
+                Ok(net) => out.push(net),
+                Err(_) => self.error(
+                    &format!("{pointer}/{at}"),
+                    format!("`{text}` is not a network"),
+                    "write it as 10.0.0.0/8 or as one address",
+                ),
+            }
         }
         out
     }
@@ -388,9 +395,6 @@ impl<'a> Meaning<'a> {
                 "token servers besides our own are not part of this version",
                 "leave `issuers` empty",
             );
-        }
-        if !said.outbound.allow_networks.is_empty() || !said.outbound.trusted_cas.is_empty() {
-            self.error("/outbound", "outbound credentials are not part of this version", "leave `outbound` empty");
         }
     }
 }

@@ -41,6 +41,7 @@ pub struct Config {
     /// Revocation lists from beside all of them.
     pub crls: Vec<Crl>,
     pub revocation: Revocation,
+    pub outbound: Outbound,
     pub tokens: Tokens,
     pub limits: Limits,
     pub routes: Vec<Route>,
@@ -64,6 +65,13 @@ pub struct Listener {
     pub trusted_proxies: Vec<IpNet>,
     pub certificate_header: Option<HeaderName>,
     pub proxy_protocol: bool,
+}
+
+/// Where outbound calls may go, and who vouches for those who answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outbound {
+    pub allow_networks: Vec<IpNet>,
+    pub trusted_cas: Vec<CertificateDer<'static>>,
 }
 
 /// A server certificate with its key, read and known to belong together.

@@ -7,10 +7,10 @@ use super::{Listener, SharedBackend};
 use crate::crypto::dn::Dn;
 use crate::crypto::trust::Trust;
 use crate::crypto::x509::Names;
-use crate::domain::name::{RoleName, did_you_mean};
+use crate::domain::name::{ArtifactName, RoleName, did_you_mean};
 use crate::domain::role::DEFAULT_ROLE;
-use crate::domain::route::{Accepts, Authorization, Backend, Pattern, Route, Server};
-use http::HeaderValue;
+use crate::domain::route::{Accepts, Authorization, Backend, Outbound, Pattern, Route, Server};
+use http::{HeaderName, HeaderValue};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -147,6 +147,7 @@ impl Meaning<'_> {
             keep_token: said.keep_token,
             accepts: self.accepts(pointer, said),
             trust: None,
+            credential: self.credential(pointer, said),
         })
     }
 
@@ -185,6 +186,40 @@ impl Meaning<'_> {
             }
         }
         out
+    }
+
+    /// The credential that calls of a route go on with.
+    fn credential(&mut self, pointer: &str, said: &RouteSection) -> Option<Outbound> {
+        let Some(name) = &said.credential else {
+            if said.credential_header.is_some() {
+                self.error(
+                    &format!("{pointer}/credential_header"),
+                    "there is no credential for this header",
+                    "name one with `credential`, or take the header away",
+                );
+            }
+            return None;
+        };
+        if said.keep_token {
+            self.error(
+                &format!("{pointer}/keep_token"),
+                "a route with a credential never shows the caller's token to the backend",
+                "take `keep_token` or `credential` away",
+            );
+        }
+        let name = ArtifactName::parse(name)
+            .map_err(|error| self.error(&format!("{pointer}/credential"), error.to_string(), "name a credential"));
+        let text = said.credential_header.as_deref().unwrap_or("authorization");
+        let taken = ["connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade"];
+        let header = HeaderName::try_from(text).ok().filter(|name| !taken.contains(&name.as_str()));
+        if header.is_none() {
+            self.error(
+                &format!("{pointer}/credential_header"),
+                format!("`{text}` cannot carry a credential"),
+                "leave it out for Authorization, or name a header that the backend reads",
+            );
+        }
+        Some(Outbound { name: name.ok()?, header: header? })
     }
 
     fn accepts(&mut self, pointer: &str, said: &RouteSection) -> Accepts {

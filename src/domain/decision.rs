@@ -7,8 +7,8 @@ use super::route::{Authorization, Backend, Route};
 use super::tenant::Tenant;
 use super::token::Claims;
 use super::trail::{Refusal, Step, Trail, Verdict};
-use http::HeaderValue;
 use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue};
 use std::sync::Arc;
 
 /// How an authenticator answers: credentials of its kind were not offered, they prove a caller, or
@@ -112,6 +112,7 @@ pub struct Permit {
     target: Target,
     route: Arc<Route>,
     identity: Option<Identity>,
+    credential: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Permit {
@@ -134,6 +135,16 @@ impl Permit {
     pub fn max_body(&self) -> u64 {
         self.route.max_body
     }
+
+    /// The header with which the backend is called on our own behalf.
+    pub fn credential(&self) -> Option<&(HeaderName, HeaderValue)> {
+        self.credential.as_ref()
+    }
+
+    /// The same with the route's credential. Forwarding takes the caller's Authorization away then.
+    pub fn with(self, credential: Option<(HeaderName, HeaderValue)>) -> Self {
+        Self { credential, ..self }
+    }
 }
 
 /// Role and size, in the model's order; route and caller come judged.
@@ -153,7 +164,12 @@ pub fn decide(
     }
     let fits = declared_length.is_none_or(|length| length <= route.max_body);
     trail.of(Step::Size, if fits { Ok(()) } else { Err(Reason::BodyTooLarge.into()) })?;
-    Ok(Permit { target, route: route.clone(), identity: caller.map(|caller| caller.identity.clone()) })
+    Ok(Permit {
+        target,
+        route: route.clone(),
+        identity: caller.map(|caller| caller.identity.clone()),
+        credential: None,
+    })
 }
 
 fn holds(caller: Option<&Caller>, role: &str, tenant: &Tenant) -> Result<(), Refusal> {
@@ -186,6 +202,7 @@ mod tests {
             keep_token: false,
             accepts: Accepts::default(),
             trust: None,
+            credential: None,
         })
     }
 

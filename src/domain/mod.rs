@@ -1,8 +1,11 @@
 //! What is true: names, roles, instances and keys, token requests, tokens, routes, decisions.
 //! Rules are pure; `now` is an argument. Knows no sockets, no SQL, no files.
 
+pub mod artifact;
 pub mod client;
+pub mod credential;
 pub mod decision;
+pub mod exchange;
 pub mod grant;
 pub mod instance;
 pub mod key;
@@ -14,6 +17,7 @@ pub mod record;
 pub mod role;
 pub mod route;
 pub mod signing;
+pub mod target;
 pub mod tenant;
 pub mod token;
 pub mod trail;

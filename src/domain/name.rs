@@ -26,6 +26,11 @@ pub struct InstanceName(Arc<str>);
 #[serde(try_from = "String", into = "String")]
 pub struct KeyName(Arc<str>);
 
+/// The name of deployed security material, by which routes and destinations know it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ArtifactName(Arc<str>);
+
 macro_rules! name {
     ($type:ident, $what:literal, $max:literal, $extra:literal, $rule:literal) => {
         impl $type {
@@ -76,6 +81,7 @@ macro_rules! name {
 
 name!(RoleName, "role name", 256, "_.", "use letters, digits, `_` and `.`, at most 256 of them");
 name!(InstanceName, "instance name", 32, "._-", "use letters, digits, `.`, `_` and `-`, at most 32 of them");
+name!(ArtifactName, "artifact name", 64, "._-", "use letters, digits, `.`, `_` and `-`, at most 64 of them");
 name!(KeyName, "key name", 32, "._-", "use letters, digits, `.`, `_` and `-`, at most 32 of them");
 
 /// The known name closest to what was written, if it is close enough to be meant.

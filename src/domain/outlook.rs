@@ -191,6 +191,7 @@ mod tests {
             keep_token: false,
             accepts: Accepts::default(),
             trust: None,
+            credential: None,
         };
         let view = View {
             servers: vec![("127.0.0.1:8443".into(), vec![server])],

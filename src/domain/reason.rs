@@ -102,6 +102,7 @@ reasons! {
     SignerBusy: "signer-busy", "temporarily_unavailable", 503, "RFC 9110 15.6.4", "try again shortly; tokens.algorithm ES256 signs thirty times as fast";
     StoreUnavailable: "store-unavailable", "temporarily_unavailable", 503, "RFC 9110 15.6.4", "look at the gateway's log: the store does not take writes";
     // the backend
+    CredentialUnavailable: "credential-unavailable", "credential_unavailable", 503, "RFC 9110 15.6.4", "the route's outbound credential has no token; `flowgate credential list` tells why";
     BackendUnreachable: "backend-unreachable", "backend_unreachable", 502, "RFC 9110 15.6.3", "start the backend, or correct its address in config.yaml";
     BackendFailed: "backend-failed", "backend_failed", 502, "RFC 9110 15.6.3", "the backend broke off or did not speak HTTP; look at its log";
     BackendTimeout: "backend-timeout", "backend_timeout", 504, "RFC 9110 15.6.5", "the backend did not answer in time; raise the backend's timeout if it may take longer";
@@ -130,6 +131,7 @@ pub fn public_text(code: &str) -> &'static str {
         "unsupported_grant_type" => "the grant type is not known; use client_credentials",
         "invalid_scope" => "a requested scope is malformed or not held by the client",
         "temporarily_unavailable" => "the server is busy; try again shortly",
+        "credential_unavailable" => "the service behind this path cannot be called at this moment",
         "backend_unreachable" => "the service behind this path cannot be reached",
         "backend_failed" => "the service behind this path broke off its answer",
         "backend_timeout" => "the service behind this path did not answer in time",

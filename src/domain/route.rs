@@ -1,10 +1,10 @@
 //! Routes: published paths, the role each needs, the backend behind it. The longest match wins.
 
-use super::name::RoleName;
+use super::name::{ArtifactName, RoleName};
 use super::path::NormalPath;
 use crate::crypto::trust::Trust;
 use crate::crypto::x509::Names;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 /// Who may call a route.
@@ -14,6 +14,14 @@ pub enum Authorization {
     /// One of these certificates, by its parsed names.
     Certificates(Vec<Names>),
     None,
+}
+
+/// A credential of ours that calls of a route go on with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outbound {
+    pub name: ArtifactName,
+    /// Usually Authorization.
+    pub header: HeaderName,
 }
 
 /// Which credentials a route with a user role takes besides a bearer token.
@@ -62,6 +70,7 @@ pub struct Route {
     pub accepts: Accepts,
     /// The CAs that must vouch for client certificates here.
     pub trust: Option<Arc<Trust>>,
+    pub credential: Option<Outbound>,
 }
 
 /// A path, or with a final `/*` the path and all below it.
@@ -194,6 +203,7 @@ mod tests {
             keep_token: false,
             accepts: Accepts::default(),
             trust: None,
+            credential: None,
         };
         Routes::new(patterns.iter().map(route).collect())
     }

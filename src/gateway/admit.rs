@@ -3,6 +3,7 @@
 use super::cache::{Judged, LaneTokens, Verified};
 use super::certificate::{Proves, believed};
 use super::control::Order;
+use super::outbound::Held;
 use super::state::Settings;
 use super::{Gateway, state::State};
 use crate::crypto::digest::{same, sha256};
@@ -12,7 +13,7 @@ use crate::domain::decision::{Answer, Caller, Permit, Target, decide};
 use crate::domain::grant::{Proof, basic};
 use crate::domain::path::NormalPath;
 use crate::domain::reason::Reason;
-use crate::domain::route::{Authorization, Route};
+use crate::domain::route::{Authorization, Outbound, Route};
 use crate::domain::token::MAX_TOKEN;
 use crate::domain::trail::{Refusal, Step, Trail, Verdict};
 use crate::net::peer::{Peer, PeerCertificate};
@@ -36,6 +37,8 @@ pub struct Call<'a> {
 pub struct Seen {
     pub route: Option<Arc<Route>>,
     pub caller: Option<Arc<Caller>>,
+    /// When the route's outbound token was got, which names it.
+    pub credential: Option<i64>,
     /// What the caller showed through a proxy of ours.
     pub forwarded: Option<Arc<PeerCertificate>>,
 }
@@ -77,7 +80,39 @@ impl Gateway {
 
         // 3. and 4. role and size
         let settings = self.state.settings.load();
-        decide(&route, target, caller.as_deref(), settings.tenant(), call.length, trail)
+        let permit = decide(&route, target, caller.as_deref(), settings.tenant(), call.length, trail)?;
+
+        // 5. and with which credential of ours it goes on
+        let Some(outbound) = &route.credential else { return Ok(permit) };
+        let held = trail.of(Step::Credential, self.held(outbound, now))?;
+        seen.credential = Some(held.obtained);
+        Ok(permit.with(Some((outbound.header.clone(), held.value))))
+    }
+
+    /// The token of a route's credential, as the lanes have it. Where there is none it is asked for
+    /// behind the call's back.
+    fn held(&self, outbound: &Outbound, now: i64) -> Result<Held, Refusal> {
+        let credentials = self.state.credentials.load();
+        let token = credentials.get(&outbound.name).and_then(|deployed| deployed.token.clone());
+        token.filter(|token| token.expires > now).ok_or_else(|| {
+            self.wants.nudge(&outbound.name, None);
+            Refusal::because(Reason::CredentialUnavailable, format!("credential {}", outbound.name))
+        })
+    }
+
+    /// After the target has refused a route's token: true if there is another now.
+    pub async fn another_token(&self, route: &Route, rejected: i64) -> bool {
+        match &route.credential {
+            Some(outbound) => self.wants.fresh(&outbound.name, rejected).await,
+            None => false,
+        }
+    }
+
+    /// The same, for the next call.
+    pub fn want_another_token(&self, route: &Route, rejected: i64) {
+        if let Some(outbound) = &route.credential {
+            self.wants.nudge(&outbound.name, Some(rejected));
+        }
     }
 
     fn find_route(&self, call: &Call<'_>) -> Result<(Arc<Route>, Target), Refusal> {

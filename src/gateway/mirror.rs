@@ -1,12 +1,15 @@
 //! The store's records as snapshots: applies changes, whichever process made them, and lets
 //! earlier verdicts lapse.
 
+use super::outbound::{Credentials, Deployed, Held};
 use super::state::{Authorities, Revoked, Settings, State};
 use crate::config::{Config, Listener};
 use crate::crypto::keyring::{Keyring, SigningKey};
 use crate::crypto::trust::{Trust, Unfit};
 use crate::crypto::x509::{Certificate, CertificateError};
+use crate::domain::artifact::Artifact;
 use crate::domain::client::Clients;
+use crate::domain::credential::CredentialState;
 use crate::domain::instance::Instance;
 use crate::domain::key::Key;
 use crate::domain::outlook::View;
@@ -57,6 +60,9 @@ pub struct Mirror {
     keys: HashMap<String, (Arc<SigningKey>, i64)>,
     authority: Option<Certificate>,
     tenant: Option<Tenant>,
+    artifacts: HashMap<String, Arc<Artifact>>,
+    fortunes: HashMap<String, CredentialState>,
+    credentials: Credentials,
 }
 
 impl Mirror {
@@ -71,6 +77,9 @@ impl Mirror {
             keys: HashMap::new(),
             authority: None,
             tenant: None,
+            artifacts: HashMap::new(),
+            fortunes: HashMap::new(),
+            credentials: Credentials::new(),
         };
         let changes = mirror.store.changes(0).await?;
         mirror.take(&changes.list)?;
@@ -131,6 +140,7 @@ impl Mirror {
     fn publish(&self, state: &State) {
         state.clients.store(Arc::new(self.clients.clone()));
         state.revoked.store(Arc::new(self.revoked.clone()));
+        state.credentials.store(Arc::new(self.credentials.clone()));
         state.keyring.store(Arc::new(Keyring::new(self.keys.values().cloned().collect())));
         state.advance();
     }
@@ -194,11 +204,24 @@ impl Mirror {
                 self.authority = Some(Certificate::from_pem(&record.certificate)?);
             } else if let Some(tenant) = read::<Tenant>(change)? {
                 self.tenant = Some(tenant);
+            } else if let Some(artifact) = read::<Artifact>(change)? {
+                self.artifacts.insert(artifact.id.clone(), Arc::new(artifact));
+                self.deploy(&change.id);
+            } else if let Some(fortune) = read::<CredentialState>(change)? {
+                self.fortunes.insert(fortune.id.clone(), fortune);
+                self.deploy(&change.id);
             } else if change.deleted() {
                 self.remove(change);
             }
         }
         Ok(())
+    }
+
+    /// Puts an artifact and its token together, whichever came first.
+    fn deploy(&mut self, id: &str) {
+        let Some(artifact) = self.artifacts.get(id) else { return };
+        let token = self.fortunes.get(id).and_then(|fortune| Held::open(&self.store, artifact, fortune));
+        self.credentials.insert(artifact.name.clone(), Deployed { artifact: artifact.clone(), token });
     }
 
     fn remove(&mut self, change: &Change) {
@@ -210,6 +233,15 @@ impl Mirror {
             }
             Revocation::KIND => {
                 self.revoked.remove(&change.id);
+            }
+            Artifact::KIND => {
+                if let Some(artifact) = self.artifacts.remove(&change.id) {
+                    self.credentials.remove(&artifact.name);
+                }
+            }
+            CredentialState::KIND => {
+                self.fortunes.remove(&change.id);
+                self.deploy(&change.id);
             }
             _ => {}
         }

@@ -8,6 +8,7 @@ mod certificate;
 pub mod control;
 mod issue;
 mod mirror;
+pub mod outbound;
 pub mod signer;
 pub mod state;
 
@@ -18,6 +19,7 @@ pub use mirror::{Mirror, MirrorError};
 
 use cache::SharedTokens;
 use control::Control;
+use outbound::Wants;
 use signer::Signer;
 use state::State;
 use std::sync::Arc;
@@ -35,10 +37,19 @@ pub struct Gateway {
     tokens: SharedTokens,
     forwarded: certificate::Forwarded,
     control: Control,
+    wants: Wants,
 }
 
 impl Gateway {
-    pub fn new(state: Arc<State>, clock: Arc<dyn Clock>, signer: Signer, control: Control) -> Self {
-        Self { state, clock, signer, tokens: SharedTokens::default(), forwarded: certificate::forwarded(), control }
+    pub fn new(state: Arc<State>, clock: Arc<dyn Clock>, signer: Signer, control: Control, wants: Wants) -> Self {
+        Self {
+            state,
+            clock,
+            signer,
+            tokens: SharedTokens::default(),
+            forwarded: certificate::forwarded(),
+            control,
+            wants,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What the lanes read: one snapshot per part, swapped whole, and the epoch that counts the swaps.
 
+use super::outbound::Credentials;
 use crate::config::{Config, Limits};
 use crate::crypto::digest::{Digest, Keyed};
 use crate::crypto::keyring::Keyring;
@@ -70,6 +71,8 @@ pub struct State {
     pub keyring: ArcSwap<Keyring>,
     pub authorities: ArcSwap<Authorities>,
     pub revoked: ArcSwap<Revoked>,
+    /// Outbound credentials with their tokens.
+    pub credentials: ArcSwap<Credentials>,
     pub settings: ArcSwap<Settings>,
     pub limits: ArcSwap<Limits>,
     epoch: AtomicU64,
@@ -94,6 +97,7 @@ impl State {
             keyring: ArcSwap::default(),
             authorities: ArcSwap::from_pointee(authorities),
             revoked: ArcSwap::default(),
+            credentials: ArcSwap::default(),
             settings: ArcSwap::from_pointee(settings),
             limits: ArcSwap::from_pointee(limits),
             epoch: AtomicU64::new(1),

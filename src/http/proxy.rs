@@ -2,13 +2,13 @@
 
 use super::{Inbound, Lane, Outcome, ReplyBody, Told, reply};
 use crate::domain::reason::Reason;
-use crate::domain::trail::{Refusal, Step};
+use crate::domain::trail::{Refusal, Step, Trail};
 use crate::gateway::Call;
 use crate::net::body::{Answer, Upload};
 use crate::net::forward::Journey;
 use crate::net::peer::Peer;
-use http::Response;
 use http::request::Parts;
+use http::{Response, StatusCode};
 use reply::Door;
 use std::rc::Rc;
 
@@ -30,6 +30,33 @@ pub async fn serve(lane: &Lane, peer: &Peer, inbound: Inbound) -> Outcome {
 }
 
 async fn answer(
+    lane: &Lane,
+    parts: Parts,
+    upload: Option<Rc<Upload>>,
+    journey: &Journey<'_>,
+    told: &mut Told,
+) -> Result<Response<Answer>, Refusal> {
+    let again = lane.uses_credentials(&upload).then(|| parts.clone());
+    let response = attempt(lane, parts, upload.clone(), journey, told).await?;
+    let refused = response.status() == StatusCode::UNAUTHORIZED;
+    let (Some(rejected), Some(route), true) = (told.seen.credential, told.seen.route.clone(), refused) else {
+        return Ok(response);
+    };
+    match again {
+        // judged again as a call of its own: the caller's rights may have changed meanwhile
+        Some(parts) if lane.gateway.another_token(&route, rejected).await => {
+            told.trail = Trail::default();
+            attempt(lane, parts, upload, journey, told).await
+        }
+        Some(_) => Ok(response),
+        None => {
+            lane.gateway.want_another_token(&route, rejected);
+            Ok(response)
+        }
+    }
+}
+
+async fn attempt(
     lane: &Lane,
     parts: Parts,
     upload: Option<Rc<Upload>>,

@@ -57,6 +57,7 @@ impl Forwarder {
                 traceparent: journey.traceparent,
                 identity: permit.identity(),
                 keep_token: permit.keep_token(),
+                credential: permit.credential(),
             },
         );
         // a length that is not known must be framed, whatever the method

@@ -24,6 +24,8 @@ pub struct Introduction<'a> {
     pub traceparent: &'a HeaderValue,
     pub identity: Option<&'a Identity>,
     pub keep_token: bool,
+    /// A header with a credential of ours.
+    pub credential: Option<&'a (HeaderName, HeaderValue)>,
 }
 
 /// Rewrites the head of a request for the backend. The body's framing is set by the caller.
@@ -35,8 +37,11 @@ pub fn to_backend(parts: &mut request::Parts, intro: &Introduction<'_>) {
     strip(&mut parts.headers, |name| hop_by_hop(name) || reserved(name) || certificate(name));
     let headers = &mut parts.headers;
     headers.remove(header::EXPECT);
-    if !intro.keep_token {
+    if !intro.keep_token || intro.credential.is_some() {
         headers.remove(header::AUTHORIZATION);
+    }
+    if let Some((name, value)) = intro.credential {
+        headers.insert(name, value.clone());
     }
     let scheme = HeaderValue::from_static(if intro.peer.secure { "https" } else { "http" });
     headers.insert(X_FORWARDED_FOR, chain(came_forwarded.chain.as_ref(), intro.peer));
@@ -207,6 +212,7 @@ mod tests {
             traceparent: &trace,
             identity: Some(&identity),
             keep_token: false,
+            credential: None,
         };
         to_backend(&mut parts, &intro);
         parts.headers

@@ -7,6 +7,7 @@ pub mod client;
 pub mod forward;
 pub mod headers;
 pub mod listen;
+pub mod outbound;
 pub mod peer;
 pub mod pool;
 pub mod probe;

@@ -10,6 +10,7 @@ use crate::domain::outlook::Kind;
 use crate::gateway::Mirror;
 use crate::gateway::administer::signing;
 use crate::gateway::control::{Order, Request};
+use crate::gateway::outbound::Keeper;
 use crate::http::access_log::LogWriter;
 use crate::http::admin::Health;
 use crate::http::metrics::Registry;
@@ -19,6 +20,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +43,9 @@ pub struct Control {
     pub registry: Registry,
     pub log: LogWriter,
     pub stop: CancellationToken,
+    pub keeper: Arc<Keeper>,
+    /// The task that keeps outbound credentials alive.
+    pub upkeep: JoinHandle<()>,
     /// What was read last, good or bad.
     pub seen: Digest,
     /// Held as long as this loop runs.
@@ -76,6 +81,8 @@ impl Control {
         self.health.draining.store(true, Ordering::Relaxed);
         tracing::info!("draining");
         self.site.close().await;
+        // an answer of a token service that is under way is still written down
+        let _ = self.upkeep.await;
         if let Some(follower) = follower {
             follower.close().await;
         }
@@ -223,10 +230,12 @@ impl Control {
         let (settings, authorities) = self.mirror.configured(&config)?;
         let state = self.site.gateway().state.clone();
         let before = state.authorities.swap(Arc::new(authorities));
+        let policy = super::policy(&config);
         if let Err(error) = self.site.apply(config) {
             state.authorities.store(before);
             return Err(error.into());
         }
+        self.keeper.policy.store(Arc::new(policy));
         // tokens that were verified under other settings are verified again, so swap only a change
         if !state.settings.load().same_as(&settings) {
             state.swap(&state.settings, settings);

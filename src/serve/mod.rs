@@ -9,11 +9,13 @@ mod watch;
 use crate::config::{self, Config, Loaded};
 use crate::gateway::administer::{AdminError, signing, tenant};
 use crate::gateway::control::Control;
+use crate::gateway::outbound::{Keeper, Upkeep, Wants};
 use crate::gateway::signer::Signer;
 use crate::gateway::{Clock, Gateway, Mirror};
 use crate::http::access_log::LogWriter;
 use crate::http::admin::{Admin, Health, router};
 use crate::http::metrics::Registry;
+use crate::net::outbound::Policy;
 use crate::store::{Store, StoreError};
 use lanes::Lanes;
 use site::Site;
@@ -101,7 +103,10 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
 
     // the gateway over it
     let (control, requests) = Control::new();
-    let gateway = Arc::new(Gateway::new(state, options.clock.clone(), Signer::start(options.lanes)?, control));
+    let (wants, wanted) = Wants::new();
+    let keeper = Arc::new(Keeper::new(store.clone(), policy(&config), options.clock.clone()));
+    let signer = Signer::start(options.lanes)?;
+    let gateway = Arc::new(Gateway::new(state.clone(), options.clock.clone(), signer, control, wants));
     let registry = Registry::new().ok_or(ServeError::Metrics)?;
     let log = LogWriter::start(options.log)?;
     let health = Arc::new(Health::default());
@@ -123,6 +128,7 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
     let admin = tokio::net::TcpListener::from_std(admin)?;
     let shutdown = stop.clone().cancelled_owned();
     tokio::spawn(async move { axum::serve(admin, app).with_graceful_shutdown(shutdown).await });
+    let upkeep = tokio::spawn(Upkeep::new(keeper.clone(), state, wanted).run(stop.clone()));
     let source = watch::Source { path: options.config_path, env: options.env };
     let work = control::Control {
         store,
@@ -134,11 +140,18 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
         registry,
         log,
         stop: stop.clone(),
+        keeper,
+        upkeep,
         seen,
         lock,
     };
     let control = tokio::spawn(work.run());
     Ok(Running { listeners, admin: admin_address, stop, control })
+}
+
+/// What the configuration allows outbound calls.
+fn policy(config: &Config) -> Policy {
+    Policy::new(config.outbound.allow_networks.clone(), config.outbound.trusted_cas.iter().cloned())
 }
 
 /// Loads a configuration from where it will be watched.

@@ -2,6 +2,7 @@
 //! store, committed when it returns.
 
 pub mod authority;
+pub mod credentials;
 pub mod instances;
 pub mod keys;
 pub mod roles;
@@ -11,6 +12,7 @@ pub mod tenant;
 use crate::crypto::ca::CaError;
 use crate::crypto::keyring;
 use crate::crypto::trust::Distrust;
+use crate::domain::artifact::ArtifactError;
 use crate::domain::instance::ParameterError;
 use crate::domain::key::{ImportError, KeyError, Origin};
 use crate::store::{Store, StoreError};
@@ -59,6 +61,8 @@ pub enum AdminError {
     Distrusted(#[from] Distrust),
     #[error(transparent)]
     Parameters(#[from] ParameterError),
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]

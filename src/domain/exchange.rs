@@ -1,0 +1,434 @@
+//! The token request of an artifact, built byte for byte, and its answer, read with patience: JSON
+//! bodies, URL parameters and lenient answers are beyond the OAuth libraries. Pure.
+
+use super::artifact::{Artifact, Authentication, BasicEncoding, ContentType, Part, Secrets};
+use crate::crypto::digest::sha256;
+use crate::crypto::keyring::{Algorithm, SigningKey};
+use crate::crypto::{json, jws, x509};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value, json as object};
+use std::fmt;
+use url::form_urlencoded;
+
+/// Seconds that a token lives whose answer does not say, or says nonsense.
+const DEFAULT_LIFE: i64 = 3_600;
+const SHORT_LIFE: i64 = 60;
+/// Seconds that are believed at most.
+const LONGEST_LIFE: i64 = 7 * 86_400;
+/// Seconds that an assertion lives.
+const ASSERTION_LIFE: i64 = 300;
+/// Seconds between which a Retry-After is believed.
+const RETRY: std::ops::RangeInclusive<i64> = 1..=600;
+/// Characters of a server's words that are kept.
+const SAID: usize = 200;
+
+/// A token request, ready to be sent.
+pub struct TokenRequest {
+    /// Path and query.
+    pub path: String,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub body: SecretString,
+}
+
+impl fmt::Debug for TokenRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenRequest(..)")
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    #[error("the private key cannot be read: give it as PEM (PKCS#8), RSA or P-256, without a password")]
+    Key,
+    #[error("the certificate cannot be read: {0}")]
+    Certificate(#[from] x509::CertificateError),
+    #[error("a field cannot be sent as it is")]
+    Field,
+}
+
+/// What is put where.
+#[derive(Default)]
+struct Parts {
+    body: Vec<(String, String)>,
+    url: Vec<(String, String)>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// The client-credentials request. `jti` names the assertion, if there is one.
+pub fn client_credentials(
+    artifact: &Artifact,
+    secrets: &Secrets,
+    jti: &str,
+    now: i64,
+) -> Result<TokenRequest, BadRequest> {
+    let mut parts = Parts::default();
+    let mut put = |name: &str, value: &str| parts.body.push((name.to_owned(), value.to_owned()));
+    put("grant_type", "client_credentials");
+    let asked = [("scope", &artifact.scope), ("resource", &artifact.resource), ("audience", &artifact.audience)];
+    for (name, value) in asked {
+        if let Some(value) = value {
+            put(name, value);
+        }
+    }
+    authenticate(artifact, secrets, &mut parts, jti, now)?;
+    for custom in &artifact.custom {
+        let pair = (custom.key.clone(), custom.value.clone());
+        match custom.part {
+            Part::Body => parts.body.push(pair),
+            Part::Url => parts.url.push(pair),
+            Part::Header => {
+                let name = HeaderName::try_from(pair.0).map_err(|_| BadRequest::Field)?;
+                parts.headers.push((name, HeaderValue::try_from(pair.1).map_err(|_| BadRequest::Field)?));
+            }
+        }
+    }
+    Ok(assemble(artifact, parts))
+}
+
+fn authenticate(
+    artifact: &Artifact,
+    secrets: &Secrets,
+    parts: &mut Parts,
+    jti: &str,
+    now: i64,
+) -> Result<(), BadRequest> {
+    let secret = secrets.client_secret.as_ref().map_or("", |secret| secret.expose_secret());
+    let id = &artifact.client_id;
+    let mut put = |name: &str, value: &str| parts.body.push((name.to_owned(), value.to_owned()));
+    match artifact.authentication {
+        Authentication::Body => {
+            put("client_id", id);
+            put("client_secret", secret);
+        }
+        Authentication::Certificate => put("client_id", id),
+        Authentication::Header => {
+            let written = |text: &str| match artifact.basic_encoding {
+                BasicEncoding::Raw => text.to_owned(),
+                BasicEncoding::Form => form_urlencoded::byte_serialize(text.as_bytes()).collect(),
+            };
+            let basic = format!("Basic {}", STANDARD.encode(format!("{}:{}", written(id), written(secret))));
+            let mut value = HeaderValue::try_from(basic).map_err(|_| BadRequest::Field)?;
+            value.set_sensitive(true);
+            parts.headers.push((AUTHORIZATION, value));
+        }
+        Authentication::PrivateKeyJwt => {
+            put("client_id", id);
+            put("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+            put("client_assertion", &assertion(artifact, secrets, jti, now)?);
+        }
+    }
+    Ok(())
+}
+
+/// RFC 7523, 3, with the thumbprints by which Microsoft finds the key.
+fn assertion(artifact: &Artifact, secrets: &Secrets, jti: &str, now: i64) -> Result<String, BadRequest> {
+    let pem = secrets.private_key.as_ref().ok_or(BadRequest::Key)?;
+    let key = PrivateKeyDer::from_pem_slice(pem.expose_secret().as_bytes()).map_err(|_| BadRequest::Key)?;
+    let prepared = [Algorithm::RS256, Algorithm::ES256]
+        .into_iter()
+        .find_map(|algorithm| SigningKey::prepare(algorithm, key.secret_der()).ok());
+    let key = prepared.ok_or(BadRequest::Key)?;
+    let mut header = object!({ "alg": key.algorithm.name(), "typ": "JWT" });
+    if let Some(text) = &secrets.certificate {
+        let leaf = x509::chain(text)?;
+        header["x5t#S256"] = object!(URL_SAFE_NO_PAD.encode(sha256(&leaf[0])));
+    }
+    let claims = object!({
+        "iss": artifact.client_id, "sub": artifact.client_id, "aud": artifact.token_url.as_str(),
+        "jti": jti, "iat": now, "nbf": now, "exp": now + ASSERTION_LIFE,
+    });
+    let input = jws::signing_input(&header, &claims);
+    let signature = key.sign(input.as_bytes()).map_err(|_| BadRequest::Key)?;
+    Ok(jws::finish(input, &signature))
+}
+
+fn assemble(artifact: &Artifact, parts: Parts) -> TokenRequest {
+    let body = match artifact.content_type {
+        ContentType::Form => encoded(&parts.body),
+        ContentType::Json => {
+            let members: Map<String, Value> =
+                parts.body.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
+            Value::Object(members).to_string()
+        }
+    };
+    let kind = match artifact.content_type {
+        ContentType::Form => HeaderValue::from_static("application/x-www-form-urlencoded"),
+        ContentType::Json => HeaderValue::from_static("application/json"),
+    };
+    let ours: Vec<_> = parts.url.iter().map(|(name, _)| name.as_str()).collect();
+    let own = artifact.token_url.query_without(&ours);
+    let query = [own, encoded(&parts.url)].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("&");
+    let path = artifact.token_url.path();
+    let mut headers = parts.headers;
+    headers.push((CONTENT_TYPE, kind));
+    if !headers.iter().any(|(name, _)| *name == ACCEPT) {
+        headers.push((ACCEPT, HeaderValue::from_static("application/json")));
+    }
+    let path = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+    TokenRequest { path, headers, body: SecretString::from(body) }
+}
+
+fn encoded(pairs: &[(String, String)]) -> String {
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+/// A token as the answer gives it.
+#[derive(Clone)]
+pub struct Granted {
+    pub access_token: SecretString,
+    /// Unix seconds.
+    pub expires: i64,
+}
+
+impl fmt::Debug for Granted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Granted(until {})", self.expires)
+    }
+}
+
+/// Why there is no token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// For people: escaped, shortened, without secrets.
+    pub text: String,
+    /// Seconds after which the server wants to be asked again, as far as that is believed.
+    pub retry_after: Option<i64>,
+    /// Whether asking again could help by itself; else somebody has to change something.
+    pub passing: bool,
+}
+
+impl Trouble {
+    pub fn passing(text: impl Into<String>) -> Self {
+        Self { text: text.into(), retry_after: None, passing: true }
+    }
+
+    pub fn lasting(text: impl Into<String>) -> Self {
+        Self { text: text.into(), retry_after: None, passing: false }
+    }
+}
+
+/// What came back from the token service.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    pub status: u16,
+    pub retry_after: Option<&'a str>,
+    pub location: Option<&'a str>,
+    pub body: &'a [u8],
+}
+
+/// Reads an answer at `now`. `secrets` never come back in what is told of a failure.
+pub fn read(answer: &Answer<'_>, secrets: &Secrets, now: i64) -> Result<Granted, Trouble> {
+    let said = json::strict(answer.body).ok();
+    let member = |name: &str| said.as_ref().and_then(|said| said.get(name));
+    match answer.status {
+        200..=299 => granted(said.as_ref(), now),
+        300..=399 => Err(Trouble::lasting(format!(
+            "the token service redirects to {}; redirects are not followed, give the address that it means",
+            plain(answer.location.unwrap_or("nowhere"), secrets)
+        ))),
+        status => {
+            let code = member("error").and_then(Value::as_str);
+            let description = member("error_description").and_then(Value::as_str);
+            let words = [code, description].into_iter().flatten().collect::<Vec<_>>().join(": ");
+            let words = if words.is_empty() { "no OAuth error".to_owned() } else { plain(&words, secrets) };
+            let retry_after = answer.retry_after.and_then(|text| text.trim().parse::<i64>().ok());
+            Err(Trouble {
+                text: format!("the token service answered {status}: {words}"),
+                retry_after: retry_after.map(|seconds| seconds.clamp(*RETRY.start(), *RETRY.end())),
+                passing: status >= 500 || status == 429 || status == 408 || code == Some("temporarily_unavailable"),
+            })
+        }
+    }
+}
+
+fn granted(said: Option<&Value>, now: i64) -> Result<Granted, Trouble> {
+    let said = said.and_then(Value::as_object);
+    let said = said.ok_or_else(|| {
+        Trouble::lasting(
+            "the token service answered 200 without a JSON object; is the address that of the token endpoint?",
+        )
+    })?;
+    let token = said.get("access_token").and_then(Value::as_str).filter(|token| !token.is_empty());
+    let token = token.ok_or_else(|| Trouble::lasting("the token service answered 200 without an access_token"))?;
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Trouble::lasting("the access token holds characters that no header can carry"));
+    }
+    let kind = said.get("token_type").map(|kind| kind.as_str().unwrap_or_default());
+    if kind.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+        return Err(Trouble::lasting("the token is not of type Bearer, and no other can be used"));
+    }
+    Ok(Granted { access_token: SecretString::from(token), expires: now + life(said.get("expires_in")) })
+}
+
+/// A number, or one in quotes; what is neither gets a short life, so that it is asked again soon.
+fn life(value: Option<&Value>) -> i64 {
+    let Some(value) = value else { return DEFAULT_LIFE };
+    let number = value.as_f64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
+    match number {
+        Some(seconds) if seconds >= 1.0 => (seconds.min(LONGEST_LIFE as f64)) as i64,
+        _ => SHORT_LIFE,
+    }
+}
+
+/// A stranger's words, fit for a log line and a page: shortened, escaped, without secrets.
+fn plain(text: &str, secrets: &Secrets) -> String {
+    let mut text = text.to_owned();
+    for secret in [&secrets.client_secret, &secrets.private_key].into_iter().flatten() {
+        text = text.replace(secret.expose_secret(), "***");
+    }
+    let odd = |c: char| {
+        c.is_control()
+            || matches!(c, '<' | '>' | '&' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().take(SAID).map(|c| if odd(c) { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::artifact::Parameters;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn made(more: &Value) -> (Artifact, Secrets) {
+        let mut members = object!({
+            "type": "oauth2-client-credentials", "name": "crm", "client-id": "i d", "client-secret": "s+c/r:t",
+            "token-service-url": "https://auth.example/token?tenant=%20a&k=own",
+        });
+        for (name, value) in more.as_object().expect("an object") {
+            members[name] = value.clone();
+        }
+        Parameters::parse(members).expect("parses").create("i".into(), 0).expect("made")
+    }
+
+    fn built(more: &Value) -> TokenRequest {
+        let (artifact, secrets) = made(more);
+        client_credentials(&artifact, &secrets, "j", 1_000).expect("built")
+    }
+
+    fn header<'a>(request: &'a TokenRequest, name: &str) -> Option<&'a str> {
+        request.headers.iter().find(|(known, _)| known == name).and_then(|(_, value)| value.to_str().ok())
+    }
+
+    #[test]
+    fn the_default_is_a_form_with_everything_in_the_body() {
+        let request = built(&object!({ "scope": "a b", "resource": "urn:r", "audience": "x" }));
+        assert_eq!(request.path, "/token?tenant=%20a&k=own");
+        assert_eq!(
+            request.body.expose_secret(),
+            "grant_type=client_credentials&scope=a+b&resource=urn%3Ar&audience=x&client_id=i+d&client_secret=s%2Bc%2Fr%3At"
+        );
+        assert_eq!(header(&request, "content-type"), Some("application/x-www-form-urlencoded"));
+        assert_eq!(header(&request, "authorization"), None);
+    }
+
+    #[test]
+    fn json_is_one_flat_object() {
+        let request = built(&object!({ "content-type": "application/json", "scope": "a" }));
+        let body: Value = serde_json::from_str(request.body.expose_secret()).expect("JSON");
+        let want = object!({ "grant_type": "client_credentials", "scope": "a", "client_id": "i d", "client_secret": "s+c/r:t" });
+        assert_eq!(body, want);
+    }
+
+    #[test]
+    fn basic_is_form_encoded_first_unless_it_is_to_be_raw() {
+        let form = built(&object!({ "send-as": "header" }));
+        let raw = built(&object!({ "send-as": "header", "basic-encoding": "raw" }));
+        let decoded = |request: &TokenRequest| {
+            let value = header(request, "authorization").expect("there").strip_prefix("Basic ").expect("Basic");
+            String::from_utf8(STANDARD.decode(value).expect("base64")).expect("text")
+        };
+        assert_eq!(decoded(&form), "i+d:s%2Bc%2Fr%3At");
+        assert_eq!(decoded(&raw), "i d:s+c/r:t");
+        assert_eq!(form.body.expose_secret(), "grant_type=client_credentials");
+    }
+
+    #[test]
+    fn custom_parameters_go_where_they_belong_and_replace_the_urls_own() {
+        let row = |key: &str, part: &str| object!({ "key": key, "value": "v 1", "send-as-part-of": part });
+        let request =
+            built(&object!({ "custom-parameters": [row("k", "url"), row("b", "body"), row("X-Own", "header")] }));
+        assert_eq!(request.path, "/token?tenant=%20a&k=v+1");
+        assert!(request.body.expose_secret().ends_with("&b=v+1"));
+        assert_eq!(header(&request, "x-own"), Some("v 1"));
+    }
+
+    #[test]
+    fn an_assertion_is_signed_for_the_token_service() {
+        let subject = crate::crypto::ca::Subject { organization: "x", unit: None, common_name: "y" };
+        let issued = crate::crypto::ca::authority(&subject, crate::crypto::ca::Validity::days(0, 9)).expect("made");
+        let request = built(&object!({
+            "client-authentication": "private-key-jwt",
+            "certificate": issued.certificate, "private-key": issued.key.expose_secret(),
+        }));
+        let form: Vec<(String, String)> =
+            form_urlencoded::parse(request.body.expose_secret().as_bytes()).into_owned().collect();
+        let assertion = &form.iter().find(|(name, _)| name == "client_assertion").expect("there").1;
+        let parts: Vec<_> = assertion.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).expect("base64")).collect();
+        let claims: Value = serde_json::from_slice(&parts[1]).expect("JSON");
+        assert_eq!(claims["aud"], "https://auth.example/token?tenant=%20a&k=own");
+        assert_eq!((claims["exp"].as_i64(), claims["jti"].as_str()), (Some(1_300), Some("j")));
+        let header: Value = serde_json::from_slice(&parts[0]).expect("JSON");
+        assert!(header["alg"] == "ES256" && header["x5t#S256"].is_string());
+    }
+
+    fn answered(status: u16, body: &str) -> Result<Granted, Trouble> {
+        let answer = Answer { status, retry_after: Some("99999999"), location: None, body: body.as_bytes() };
+        read(&answer, &made(&object!({})).1, 1_000)
+    }
+
+    #[test]
+    fn lifetimes_are_believed_within_bounds() {
+        for (life, want) in [
+            ("3600", 3_600),
+            ("\"1800\"", 1_800),
+            ("0", 60),
+            ("-1", 60),
+            ("1e20", 604_800),
+            ("\"soon\"", 60),
+            ("null", 60),
+            ("1.9", 1),
+        ] {
+            let granted = answered(200, &format!(r#"{{"access_token":"t","expires_in":{life}}}"#)).expect("granted");
+            assert_eq!(granted.expires - 1_000, want, "{life}");
+        }
+        assert_eq!(answered(200, r#"{"access_token":"t"}"#).expect("granted").expires, 4_600);
+    }
+
+    #[test]
+    fn a_bad_answer_is_told_plainly_and_without_secrets() {
+        for (status, body, says, passing) in [
+            (200, "<html>", "without a JSON object", false),
+            (200, "[]", "without a JSON object", false),
+            (200, "{}", "without an access_token", false),
+            (200, r#"{"access_token":"a","access_token":"b"}"#, "without a JSON object", false),
+            (200, r#"{"access_token":"a b"}"#, "no header can carry", false),
+            (200, r#"{"access_token":"a","token_type":"mac"}"#, "not of type Bearer", false),
+            (302, "", "redirects are not followed", false),
+            (
+                401,
+                r#"{"error":"invalid_client","error_description":"bad s+c/r:t <b>\n"}"#,
+                "401: invalid_client: bad *** \u{fffd}b\u{fffd}\u{fffd}",
+                false,
+            ),
+            (503, "", "503: no OAuth error", true),
+            (429, "{}", "429", true),
+        ] {
+            let trouble = answered(status, body).expect_err("no token");
+            assert!(trouble.text.contains(says) && trouble.passing == passing, "{body}: {trouble:?}");
+        }
+        assert_eq!(answered(429, "").expect_err("no token").retry_after, Some(600));
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_panics(status in 100u16..600, body in "\\PC{0,60}", life in "[-0-9eE.\"]{0,12}") {
+            let _ = answered(status, &body);
+            let _ = answered(200, &format!(r#"{{"access_token":"t","expires_in":{life}}}"#));
+        }
+    }
+}

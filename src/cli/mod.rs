@@ -4,6 +4,7 @@
 mod admin;
 mod certificates;
 mod connectivity;
+mod credential;
 mod demo;
 mod echo;
 mod kit;
@@ -14,7 +15,7 @@ mod token;
 
 use crate::config::fault::Faults;
 use crate::domain::instance::Plan;
-use crate::domain::name::{InstanceName, KeyName, RoleName};
+use crate::domain::name::{ArtifactName, InstanceName, KeyName, RoleName};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use output::Format;
@@ -74,6 +75,9 @@ enum Command {
     /// Keys that sign access tokens.
     #[command(subcommand)]
     SigningKey(SigningKeyCommand),
+    /// Outbound credentials, which routes call their backends with.
+    #[command(subcommand)]
+    Credential(CredentialCommand),
     /// See what a TLS server shows to those who connect, and save its certificates.
     ConnectivityTest(ConnectivityTest),
     /// Write a Postman collection and environment (v2.1) for a service key.
@@ -249,6 +253,31 @@ enum TokenCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum CredentialCommand {
+    /// Create an OAuth2 Client Credentials artifact.
+    Create {
+        /// The model's fields as JSON, the client secret among them.
+        #[arg(long, value_name = "F.json")]
+        parameters: PathBuf,
+    },
+    /// Change what is named; the secret must be given again if it could now go elsewhere.
+    Update {
+        #[arg(long, value_name = "F.json")]
+        parameters: PathBuf,
+    },
+    /// List all credentials with how they fare.
+    List,
+    /// Show a credential, without its secrets.
+    Show { name: ArtifactName },
+    /// Print an access token that can be used, fetched if need be.
+    Token { name: ArtifactName },
+    /// Fetch a new access token now.
+    Refresh { name: ArtifactName },
+    /// Delete a credential that no route uses.
+    Delete { name: ArtifactName },
+}
+
+#[derive(Debug, Subcommand)]
 enum SigningKeyCommand {
     /// List the signing keys with their phases.
     List,
@@ -334,6 +363,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Key(command) => admin::key(&config, output, command).await,
         Command::TrustedCa(TrustedCaCommand::List) => certificates::list(&config, output).await,
         Command::TrustedCa(TrustedCaCommand::Inspect { file }) => certificates::inspect(&config, output, &file).await,
+        Command::Credential(command) => credential::run(&config, output, command).await,
         Command::ConnectivityTest(test) => connectivity::run(test).await,
         Command::SigningKey(command) => admin::signing_key(&config, output, command).await,
     }

@@ -474,8 +474,8 @@ mod tests {
         members
     }
 
-    fn made(more: Value) -> Result<(Artifact, Secrets), ArtifactError> {
-        Parameters::parse(said(&more))?.create("i".into(), 7)
+    fn made(more: &Value) -> Result<(Artifact, Secrets), ArtifactError> {
+        Parameters::parse(said(more))?.create("i".into(), 7)
     }
 
     fn row(key: &str, value: &str, part: &str) -> Value {
@@ -484,7 +484,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_the_models_with_a_form_for_a_body() {
-        let (artifact, secrets) = made(json!({})).expect("made");
+        let (artifact, secrets) = made(&json!({})).expect("made");
         assert_eq!((artifact.authentication, artifact.content_type), (Authentication::Body, ContentType::Form));
         assert_eq!(secrets.client_secret.expect("kept").expose_secret(), "s3cret");
         assert!(!serde_json::to_string(&artifact).expect("JSON").contains("s3cret"));
@@ -516,16 +516,16 @@ mod tests {
             (json!({ "client-authentication": "certificate" }), "both needed"),
             (json!({ "token-service-url": "ftp://x/y" }), "token-service-url"),
         ] {
-            let error = made(more.clone()).expect_err("refused").to_string();
+            let error = made(&more).expect_err("refused").to_string();
             assert!(error.contains(says), "{more}: {error}");
         }
         let distinct = rows(vec![row("a", "b", "body"), row("a", "c", "body"), row("a", "b", "url")]);
-        assert_eq!(made(distinct).expect("distinct").0.custom.len(), 3);
+        assert_eq!(made(&distinct).expect("distinct").0.custom.len(), 3);
     }
 
     #[test]
     fn an_edit_keeps_the_secret_unless_it_could_go_elsewhere() {
-        let (before, secrets) = made(json!({})).expect("made");
+        let (before, secrets) = made(&json!({})).expect("made");
         let edit = |more: Value| {
             let mut members = more;
             members["type"] = json!("oauth2-client-credentials");

@@ -12,6 +12,9 @@ pub struct CredentialState {
     pub id: String,
     /// The access token, sealed for `credential-state/<id>`; empty if there is none.
     pub sealed: String,
+    /// The token's number: one more for each.
+    #[serde(default)]
+    pub serial: u64,
     /// Unix seconds: when the token was got and when it ends.
     pub obtained: i64,
     pub expires: i64,
@@ -21,6 +24,9 @@ pub struct CredentialState {
     pub failures: u32,
     /// Unix seconds: not before this is it tried again.
     pub next_try: i64,
+    /// Unix seconds: when a token was fetched last because the target had refused the one before.
+    #[serde(default)]
+    pub forced: i64,
 }
 
 impl Record for CredentialState {
@@ -36,6 +42,9 @@ const MARGIN: i64 = 30;
 /// Seconds between tries: doubled from the first to the last.
 const FIRST_PAUSE: i64 = 1;
 const LAST_PAUSE: i64 = 300;
+
+/// Seconds between fetches that a target's refusals bring about.
+const FORCED: i64 = 10;
 
 /// What an artifact needs at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +84,15 @@ impl CredentialState {
 
     /// After a token was got.
     pub fn got(&self, sealed: String, expires: i64, now: i64) -> Self {
-        Self { id: self.id.clone(), sealed, obtained: now, expires, ..Self::default() }
+        Self {
+            id: self.id.clone(),
+            sealed,
+            serial: self.serial + 1,
+            obtained: now,
+            expires,
+            forced: self.forced,
+            ..Self::default()
+        }
     }
 
     /// After a try that brought none. The token that there is stays.
@@ -93,9 +110,10 @@ impl CredentialState {
         }
     }
 
-    /// The token was refused by the target: it counts no more.
-    pub fn rejected(&self) -> Self {
-        Self { sealed: String::new(), ..self.clone() }
+    /// The target has refused the token, so that it counts no more. None if it refused the one
+    /// before a moment ago: then another will not help.
+    pub fn rejected(&self, now: i64) -> Option<Self> {
+        (now - self.forced >= FORCED).then(|| Self { sealed: String::new(), forced: now, ..self.clone() })
     }
 
     /// How it stands, in the model's words.
@@ -132,7 +150,10 @@ mod tests {
             assert_eq!(state.need(0, jitter, now), want, "{now}");
         }
         assert_eq!(state.need(1_001, 0, 1_002), Need::Fetch, "the artifact was changed");
-        assert_eq!(state.rejected().need(0, 0, 1_002), Need::Fetch);
+        let rejected = state.rejected(1_002).expect("the first refusal");
+        assert_eq!(rejected.need(0, 0, 1_002), Need::Fetch);
+        let other = rejected.got("sealed".into(), 4_700, 1_003);
+        assert!(other.rejected(1_011).is_none() && other.rejected(1_012).is_some());
         let short = CredentialState::default().got("s".into(), 1_010, 1_000);
         assert_eq!((short.need(0, 0, 1_004), short.need(0, 0, 1_005)), (Need::Nothing, Need::Renew));
     }

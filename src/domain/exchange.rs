@@ -270,7 +270,8 @@ fn life(value: Option<&Value>) -> i64 {
     let Some(value) = value else { return DEFAULT_LIFE };
     let number = value.as_f64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
     match number {
-        Some(seconds) if seconds >= 1.0 => (seconds.min(LONGEST_LIFE as f64)) as i64,
+        // a cast from a float ends at the type's own bounds
+        Some(seconds) if seconds >= 1.0 => (seconds as i64).min(LONGEST_LIFE),
         _ => SHORT_LIFE,
     }
 }

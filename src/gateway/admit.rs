@@ -37,8 +37,8 @@ pub struct Call<'a> {
 pub struct Seen {
     pub route: Option<Arc<Route>>,
     pub caller: Option<Arc<Caller>>,
-    /// When the route's outbound token was got, which names it.
-    pub credential: Option<i64>,
+    /// The number of the route's outbound token.
+    pub credential: Option<u64>,
     /// What the caller showed through a proxy of ours.
     pub forwarded: Option<Arc<PeerCertificate>>,
 }
@@ -85,7 +85,7 @@ impl Gateway {
         // 5. and with which credential of ours it goes on
         let Some(outbound) = &route.credential else { return Ok(permit) };
         let held = trail.of(Step::Credential, self.held(outbound, now))?;
-        seen.credential = Some(held.obtained);
+        seen.credential = Some(held.serial);
         Ok(permit.with(Some((outbound.header.clone(), held.value))))
     }
 
@@ -101,7 +101,7 @@ impl Gateway {
     }
 
     /// After the target has refused a route's token: true if there is another now.
-    pub async fn another_token(&self, route: &Route, rejected: i64) -> bool {
+    pub async fn another_token(&self, route: &Route, rejected: u64) -> bool {
         match &route.credential {
             Some(outbound) => self.wants.fresh(&outbound.name, rejected).await,
             None => false,
@@ -109,7 +109,7 @@ impl Gateway {
     }
 
     /// The same, for the next call.
-    pub fn want_another_token(&self, route: &Route, rejected: i64) {
+    pub fn want_another_token(&self, route: &Route, rejected: u64) {
         if let Some(outbound) = &route.credential {
             self.wants.nudge(&outbound.name, Some(rejected));
         }

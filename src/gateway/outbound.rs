@@ -34,14 +34,14 @@ const AT_ONCE: usize = 16;
 /// Callers that may wait.
 const QUEUE: usize = 4_096;
 const TICK: Duration = Duration::from_millis(500);
-/// Seconds: a target that refuses a token as young as this refuses every token.
-const YOUNG: i64 = 10;
 
 /// A token as lanes use it.
 #[derive(Debug, Clone)]
 pub struct Held {
     /// `Bearer ..`, marked as sensitive.
     pub value: HeaderValue,
+    /// Which of the artifact's tokens it is.
+    pub serial: u64,
     /// Unix seconds.
     pub obtained: i64,
     pub expires: i64,
@@ -65,7 +65,7 @@ impl Held {
         let token = store.vault().unseal(&CredentialState::place(&state.id), &state.sealed).ok()?;
         let mut value = HeaderValue::from_bytes(&[b"Bearer ", token.as_slice()].concat()).ok()?;
         value.set_sensitive(true);
-        Some(Self { value, obtained: state.obtained, expires: state.expires })
+        Some(Self { value, serial: state.serial, obtained: state.obtained, expires: state.expires })
     }
 
     /// The bare token.
@@ -73,6 +73,17 @@ impl Held {
         let text = self.value.to_str().unwrap_or_default();
         SecretString::from(text.strip_prefix("Bearer ").unwrap_or_default())
     }
+}
+
+/// Which token will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Any that can be used.
+    Any,
+    /// Another than that one: the target has refused it.
+    Not(u64),
+    /// A new one, whatever there is.
+    Fresh,
 }
 
 /// Fetches tokens on behalf of one process.
@@ -88,37 +99,41 @@ impl Keeper {
         Self { store, policy: ArcSwap::from_pointee(policy), clock, holder: random::uuid() }
     }
 
-    /// A token that can be used, fetched if need be; `rejected` names one (by when it was got) that
-    /// the target has refused. One exchange at a time, across all processes on the store.
-    pub async fn keep(&self, artifact: &Artifact, rejected: Option<i64>) -> Result<Held, Trouble> {
+    /// A token that will do, fetched if need be. One exchange at a time, across all processes on
+    /// the store.
+    pub async fn keep(&self, artifact: &Artifact, wish: Wish) -> Result<Held, Trouble> {
         for _ in 0..LOOKS {
-            let state = self.state(artifact, rejected).await?;
+            let state = self.state(artifact, wish).await?;
             if let Some(outcome) = self.settled(artifact, &state) {
                 return outcome;
             }
             let now = self.clock.now();
             let lease = Lease { name: Artifact::place(&artifact.id), holder: self.holder.clone(), until: now + LEASE };
             if !self.store.acquire(&lease, now).await.map_err(|error| unstored(&error))? {
+                if let Some(held) = Held::open(&self.store, artifact, &state).filter(|held| held.expires > now) {
+                    return Ok(held);
+                }
                 tokio::time::sleep(LOOK).await;
                 continue;
             }
-            let outcome = self.fetch(artifact, rejected).await;
+            let outcome = self.fetch(artifact, wish).await;
             let _ = self.store.release(&lease.name, &lease.holder).await;
             return outcome;
         }
         Err(Trouble::passing("another process has been fetching this token for too long"))
     }
 
-    async fn state(&self, artifact: &Artifact, rejected: Option<i64>) -> Result<CredentialState, Trouble> {
+    async fn state(&self, artifact: &Artifact, wish: Wish) -> Result<CredentialState, Trouble> {
         let found = self.store.get::<CredentialState>(&artifact.id).await.map_err(|error| unstored(&error))?;
         let state = found.unwrap_or_else(|| CredentialState { id: artifact.id.clone(), ..CredentialState::default() });
-        let refused = rejected.is_some_and(|obtained| obtained == state.obtained);
-        match refused {
-            true if self.clock.now() - state.obtained < YOUNG => {
-                Err(Trouble::lasting("the target refuses a token that was got a moment ago"))
+        let now = self.clock.now();
+        match wish {
+            Wish::Not(serial) if serial == state.serial => {
+                let again = "the target refuses every token; it refused the one before a moment ago";
+                state.rejected(now).ok_or_else(|| Trouble::lasting(again))
             }
-            true => Ok(state.rejected()),
-            false => Ok(state),
+            Wish::Fresh => Ok(CredentialState { sealed: String::new(), next_try: 0, ..state }),
+            _ => Ok(state),
         }
     }
 
@@ -135,8 +150,8 @@ impl Keeper {
     }
 
     /// With the lease in hand: another process may have been faster.
-    async fn fetch(&self, artifact: &Artifact, rejected: Option<i64>) -> Result<Held, Trouble> {
-        let state = self.state(artifact, rejected).await?;
+    async fn fetch(&self, artifact: &Artifact, wish: Wish) -> Result<Held, Trouble> {
+        let state = self.state(artifact, wish).await?;
         if let Some(outcome) = self.settled(artifact, &state) {
             return outcome;
         }
@@ -215,7 +230,7 @@ fn unstored(error: &StoreError) -> Trouble {
 #[derive(Debug)]
 pub struct Want {
     pub name: ArtifactName,
-    pub rejected: Option<i64>,
+    pub rejected: Option<u64>,
     pub done: Option<oneshot::Sender<bool>>,
 }
 
@@ -230,12 +245,12 @@ impl Wants {
     }
 
     /// Asks for a token without waiting.
-    pub fn nudge(&self, name: &ArtifactName, rejected: Option<i64>) {
+    pub fn nudge(&self, name: &ArtifactName, rejected: Option<u64>) {
         let _ = self.0.try_send(Want { name: name.clone(), rejected, done: None });
     }
 
     /// Waits until there is another token than the rejected one; false if there will be none.
-    pub async fn fresh(&self, name: &ArtifactName, rejected: i64) -> bool {
+    pub async fn fresh(&self, name: &ArtifactName, rejected: u64) -> bool {
         let (done, answer) = oneshot::channel();
         let want = Want { name: name.clone(), rejected: Some(rejected), done: Some(done) };
         self.0.try_send(want).is_ok() && answer.await.unwrap_or(false)
@@ -249,7 +264,7 @@ pub struct Upkeep {
     wants: mpsc::Receiver<Want>,
     room: Arc<Semaphore>,
     running: HashMap<ArtifactName, Vec<oneshot::Sender<bool>>>,
-    work: JoinSet<(ArtifactName, Result<i64, Trouble>)>,
+    work: JoinSet<(ArtifactName, Result<u64, Trouble>)>,
     jitter: u8,
 }
 
@@ -287,7 +302,7 @@ impl Upkeep {
         };
         // the token may have been replaced while the lane's message was under way
         let replaced =
-            deployed.token.as_ref().is_some_and(|token| want.rejected.is_some_and(|old| old != token.obtained));
+            deployed.token.as_ref().is_some_and(|token| want.rejected.is_some_and(|old| old != token.serial));
         if replaced {
             return answer(want.done, true);
         }
@@ -298,22 +313,22 @@ impl Upkeep {
         self.start(deployed.artifact, want.rejected, want.done);
     }
 
-    fn start(&mut self, artifact: Arc<Artifact>, rejected: Option<i64>, done: Option<oneshot::Sender<bool>>) {
+    fn start(&mut self, artifact: Arc<Artifact>, rejected: Option<u64>, done: Option<oneshot::Sender<bool>>) {
         self.running.insert(artifact.name.clone(), done.into_iter().collect());
         let (keeper, room) = (self.keeper.clone(), self.room.clone());
         self.work.spawn(async move {
             let _place = room.acquire().await;
-            let outcome = keeper.keep(&artifact, rejected).await;
-            (artifact.name.clone(), outcome.map(|held| held.obtained))
+            let outcome = keeper.keep(&artifact, rejected.map_or(Wish::Any, Wish::Not)).await;
+            (artifact.name.clone(), outcome.map(|held| held.serial))
         });
     }
 
-    async fn finish(&mut self, done: Option<(ArtifactName, Result<i64, Trouble>)>) {
+    async fn finish(&mut self, done: Option<(ArtifactName, Result<u64, Trouble>)>) {
         // a task that panicked has lost its name; its waiters are told by the closed channel
         let Some((name, outcome)) = done else { return };
         let waiting = self.running.remove(&name).unwrap_or_default();
         match &outcome {
-            Ok(obtained) if !waiting.is_empty() => self.published(&name, *obtained).await,
+            Ok(serial) if !waiting.is_empty() => self.published(&name, *serial).await,
             Ok(_) => {}
             Err(trouble) => {
                 tracing::warn!(credential = %name, error = trouble.text, "no token");
@@ -325,10 +340,10 @@ impl Upkeep {
     }
 
     /// Waits until the lanes can see a token, which comes to them by way of the store.
-    async fn published(&self, name: &ArtifactName, obtained: i64) {
+    async fn published(&self, name: &ArtifactName, serial: u64) {
         for _ in 0..200 {
-            let seen = self.state.credentials.load().get(name).and_then(|one| Some(one.token.as_ref()?.obtained));
-            if seen.is_some_and(|seen| seen >= obtained) {
+            let seen = self.state.credentials.load().get(name).and_then(|one| Some(one.token.as_ref()?.serial));
+            if seen.is_some_and(|seen| seen >= serial) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

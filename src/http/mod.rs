@@ -55,12 +55,6 @@ impl Lane {
         })
     }
 
-    /// Whether a request may have to be sent again with another token of ours: one without a body,
-    /// where any route has a credential.
-    fn uses_credentials(&self, upload: &Option<Rc<Upload>>) -> bool {
-        upload.is_none() && !self.gateway.state.credentials.load().is_empty()
-    }
-
     /// Small work that may wait for a quiet moment: hands the log on, closes stale connections.
     pub fn tick(&self) {
         self.log.flush();

@@ -1,6 +1,7 @@
 //! The gateway: judge, then forward with the permit, stream back.
 
 use super::{Inbound, Lane, Outcome, ReplyBody, Told, reply};
+use crate::domain::decision::Permit;
 use crate::domain::reason::Reason;
 use crate::domain::trail::{Refusal, Step, Trail};
 use crate::gateway::Call;
@@ -36,17 +37,20 @@ async fn answer(
     journey: &Journey<'_>,
     told: &mut Told,
 ) -> Result<Response<Answer>, Refusal> {
-    let again = lane.uses_credentials(&upload).then(|| parts.clone());
-    let response = attempt(lane, parts, upload.clone(), journey, told).await?;
-    let refused = response.status() == StatusCode::UNAUTHORIZED;
-    let (Some(rejected), Some(route), true) = (told.seen.credential, told.seen.route.clone(), refused) else {
+    let permit = admit(lane, &parts, upload.as_deref(), journey, told)?;
+    // with a credential of ours a call without a body can be made again
+    let again = (permit.credential().is_some() && upload.is_none()).then(|| parts.clone());
+    let response = forward(lane, permit, parts, upload.clone(), journey, told).await?;
+    let (Some(rejected), Some(route)) = (told.seen.credential, told.seen.route.clone()) else { return Ok(response) };
+    if response.status() != StatusCode::UNAUTHORIZED {
         return Ok(response);
-    };
+    }
     match again {
-        // judged again as a call of its own: the caller's rights may have changed meanwhile
         Some(parts) if lane.gateway.another_token(&route, rejected).await => {
+            // judged again, as a call of its own: rights may have changed meanwhile
             told.trail = Trail::default();
-            attempt(lane, parts, upload, journey, told).await
+            let permit = admit(lane, &parts, None, journey, told)?;
+            forward(lane, permit, parts, None, journey, told).await
         }
         Some(_) => Ok(response),
         None => {
@@ -56,16 +60,26 @@ async fn answer(
     }
 }
 
-async fn attempt(
+fn admit(
     lane: &Lane,
+    parts: &Parts,
+    upload: Option<&Upload>,
+    journey: &Journey<'_>,
+    told: &mut Told,
+) -> Result<Permit, Refusal> {
+    let length = upload.map_or(Some(0), Upload::length);
+    let call = Call { peer: journey.peer, method: &parts.method, uri: &parts.uri, headers: &parts.headers, length };
+    lane.gateway.admit(&lane.tokens, &call, &mut told.seen, &mut told.trail)
+}
+
+async fn forward(
+    lane: &Lane,
+    permit: Permit,
     parts: Parts,
     upload: Option<Rc<Upload>>,
     journey: &Journey<'_>,
     told: &mut Told,
 ) -> Result<Response<Answer>, Refusal> {
-    let length = upload.as_ref().map_or(Some(0), |upload| upload.length());
-    let call = Call { peer: journey.peer, method: &parts.method, uri: &parts.uri, headers: &parts.headers, length };
-    let permit = lane.gateway.admit(&lane.tokens, &call, &mut told.seen, &mut told.trail)?;
     let outcome = lane.forwarder.forward(permit, parts, upload, journey).await;
     let step = if matches!(&outcome, Err(refusal) if refusal.reason == Reason::BodyTooLarge) {
         Step::Size

@@ -3,7 +3,8 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+// addresses as values: the core library has no sockets
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use url::{Host, Url};
 
 /// The URL of a server that is called, as it was given: its own query stays byte for byte.

@@ -254,7 +254,7 @@ enum TokenCommand {
 
 #[derive(Debug, Subcommand)]
 enum CredentialCommand {
-    /// Create an OAuth2 Client Credentials artifact.
+    /// Create an OAuth2 Client Credentials or Authorization Code artifact.
     Create {
         /// The model's fields as JSON, the client secret among them.
         #[arg(long, value_name = "F.json")]
@@ -269,6 +269,13 @@ enum CredentialCommand {
     List,
     /// Show a credential, without its secrets.
     Show { name: ArtifactName },
+    /// Print the address at which a user authorises the credential, and wait for the callback.
+    Authorize {
+        name: ArtifactName,
+        /// Do not wait.
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Print an access token that can be used, fetched if need be.
     Token { name: ArtifactName },
     /// Fetch a new access token now.

@@ -210,8 +210,14 @@ impl Meaning<'_> {
         let name = ArtifactName::parse(name)
             .map_err(|error| self.error(&format!("{pointer}/credential"), error.to_string(), "name a credential"));
         let text = said.credential_header.as_deref().unwrap_or("authorization");
-        let taken = ["connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade"];
-        let header = HeaderName::try_from(text).ok().filter(|name| !taken.contains(&name.as_str()));
+        let taken =
+            ["connection", "cookie", "expect", "host", "keep-alive", "te", "traceparent", "trailer", "upgrade", "via"];
+        let families = ["content-", "x-forwarded-", "x-auth-", "x-request-", "transfer-", "proxy-", "sap", "camel"];
+        let free = |name: &HeaderName| {
+            let name = name.as_str();
+            !taken.contains(&name) && !families.iter().any(|family| name.starts_with(family))
+        };
+        let header = HeaderName::try_from(text).ok().filter(free);
         if header.is_none() {
             self.error(
                 &format!("{pointer}/credential_header"),

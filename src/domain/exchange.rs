@@ -1,7 +1,9 @@
 //! The token request of an artifact, built byte for byte, and its answer, read with patience: JSON
 //! bodies, URL parameters and lenient answers are beyond the OAuth libraries. Pure.
 
-use super::artifact::{Artifact, Authentication, BasicEncoding, ContentType, Part, Secrets};
+use super::artifact::{
+    Artifact, Authentication, AuthorizationCode, BasicEncoding, ContentType, Custom, Grant, Part, Provider, Secrets,
+};
 use crate::crypto::digest::sha256;
 use crate::crypto::keyring::{Algorithm, SigningKey};
 use crate::crypto::{json, jws, x509};
@@ -20,6 +22,7 @@ const DEFAULT_LIFE: i64 = 3_600;
 const SHORT_LIFE: i64 = 60;
 /// Seconds that are believed at most.
 const LONGEST_LIFE: i64 = 7 * 86_400;
+const LONGEST_REFRESH: i64 = 100 * 366 * 86_400;
 /// Seconds that an assertion lives.
 const ASSERTION_LIFE: i64 = 300;
 /// Seconds between which a Retry-After is believed.
@@ -59,35 +62,121 @@ struct Parts {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// The client-credentials request. `jti` names the assertion, if there is one.
-pub fn client_credentials(
+/// What is asked of a token service.
+#[derive(Clone, Copy)]
+pub enum Ask<'a> {
+    ClientCredentials,
+    /// For the code that a callback brought (RFC 6749, 4.1.3; RFC 7636, 4.5).
+    Code {
+        code: &'a SecretString,
+        redirect_uri: &'a str,
+        verifier: &'a SecretString,
+    },
+    Refresh {
+        token: &'a SecretString,
+    },
+}
+
+/// A token request. `jti` names the assertion, if there is one.
+pub fn request(
     artifact: &Artifact,
     secrets: &Secrets,
+    ask: Ask<'_>,
     jti: &str,
     now: i64,
 ) -> Result<TokenRequest, BadRequest> {
     let mut parts = Parts::default();
-    let mut put = |name: &str, value: &str| parts.body.push((name.to_owned(), value.to_owned()));
-    put("grant_type", "client_credentials");
-    let asked = [("scope", &artifact.scope), ("resource", &artifact.resource), ("audience", &artifact.audience)];
-    for (name, value) in asked {
-        if let Some(value) = value {
-            put(name, value);
+    match ask {
+        Ask::ClientCredentials => parts.put("grant_type", "client_credentials"),
+        Ask::Code { code, redirect_uri, verifier } => {
+            parts.put("grant_type", "authorization_code");
+            parts.put("code", code.expose_secret());
+            parts.put("redirect_uri", redirect_uri);
+            parts.put("code_verifier", verifier.expose_secret());
+        }
+        Ask::Refresh { token } => {
+            parts.put("grant_type", "refresh_token");
+            parts.put("refresh_token", token.expose_secret());
         }
     }
-    authenticate(artifact, secrets, &mut parts, jti, now)?;
-    for custom in &artifact.custom {
-        let pair = (custom.key.clone(), custom.value.clone());
-        match custom.part {
-            Part::Body => parts.body.push(pair),
-            Part::Url => parts.url.push(pair),
-            Part::Header => {
-                let name = HeaderName::try_from(pair.0).map_err(|_| BadRequest::Field)?;
-                parts.headers.push((name, HeaderValue::try_from(pair.1).map_err(|_| BadRequest::Field)?));
+    match &artifact.grant {
+        Grant::ClientCredentials(grant) => {
+            let asked = [("scope", &artifact.scope), ("resource", &grant.resource), ("audience", &grant.audience)];
+            for (name, value) in asked {
+                if let Some(value) = value {
+                    parts.put(name, value);
+                }
             }
         }
+        Grant::AuthorizationCode(grant) => match (grant.provider, wanted_scope(artifact, grant), ask) {
+            (Provider::Microsoft365, Some(scope), _) => parts.put("scope", &scope),
+            // the model's wire form: in the query with the code, not at all with a refresh token
+            (Provider::Generic, Some(scope), Ask::Code { .. }) => parts.url.push(("scope".into(), scope)),
+            _ => {}
+        },
+    }
+    authenticate(artifact, secrets, &mut parts, jti, now)?;
+    if let Grant::ClientCredentials(grant) = &artifact.grant {
+        parts.custom(&grant.custom)?;
     }
     Ok(assemble(artifact, parts))
+}
+
+/// The scope that is asked for. Microsoft gives a refresh token only with `offline_access`.
+fn wanted_scope(artifact: &Artifact, grant: &AuthorizationCode) -> Option<String> {
+    let scope = artifact.scope.clone();
+    if grant.provider == Provider::Generic {
+        return scope;
+    }
+    let scope = scope.unwrap_or_default();
+    if scope.split(' ').any(|word| word == "offline_access") {
+        return Some(scope);
+    }
+    Some(format!("{scope} offline_access").trim_start().to_owned())
+}
+
+/// The address that the user's browser opens. The URL's own parameters stay as they are.
+pub fn authorization_url(
+    artifact: &Artifact,
+    grant: &AuthorizationCode,
+    redirect_uri: &str,
+    state: &str,
+    challenge: &str,
+) -> String {
+    let scope = wanted_scope(artifact, grant);
+    let mut pairs = vec![
+        ("client_id", artifact.client_id.as_str()),
+        ("response_type", "code"),
+        ("redirect_uri", redirect_uri),
+        ("state", state),
+        ("code_challenge", challenge),
+        ("code_challenge_method", "S256"),
+    ];
+    pairs.extend(scope.as_deref().map(|scope| ("scope", scope)));
+    let names: Vec<_> = pairs.iter().map(|(name, _)| *name).collect();
+    let pairs: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    grant.authorization_url.with_query(&names, &encoded(&pairs))
+}
+
+impl Parts {
+    fn put(&mut self, name: &str, value: &str) {
+        self.body.push((name.to_owned(), value.to_owned()));
+    }
+
+    fn custom(&mut self, rows: &[Custom]) -> Result<(), BadRequest> {
+        for row in rows {
+            let pair = (row.key.clone(), row.value.clone());
+            match row.part {
+                Part::Body => self.body.push(pair),
+                Part::Url => self.url.push(pair),
+                Part::Header => {
+                    let name = HeaderName::try_from(pair.0).map_err(|_| BadRequest::Field)?;
+                    self.headers.push((name, HeaderValue::try_from(pair.1).map_err(|_| BadRequest::Field)?));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 fn authenticate(
@@ -99,13 +188,12 @@ fn authenticate(
 ) -> Result<(), BadRequest> {
     let secret = secrets.client_secret.as_ref().map_or("", |secret| secret.expose_secret());
     let id = &artifact.client_id;
-    let mut put = |name: &str, value: &str| parts.body.push((name.to_owned(), value.to_owned()));
     match artifact.authentication {
         Authentication::Body => {
-            put("client_id", id);
-            put("client_secret", secret);
+            parts.put("client_id", id);
+            parts.put("client_secret", secret);
         }
-        Authentication::Certificate => put("client_id", id),
+        Authentication::Certificate => parts.put("client_id", id),
         Authentication::Header => {
             let written = |text: &str| match artifact.basic_encoding {
                 BasicEncoding::Raw => text.to_owned(),
@@ -117,9 +205,9 @@ fn authenticate(
             parts.headers.push((AUTHORIZATION, value));
         }
         Authentication::PrivateKeyJwt => {
-            put("client_id", id);
-            put("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
-            put("client_assertion", &assertion(artifact, secrets, jti, now)?);
+            parts.put("client_id", id);
+            parts.put("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+            parts.put("client_assertion", &assertion(artifact, secrets, jti, now)?);
         }
     }
     Ok(())
@@ -148,28 +236,21 @@ fn assertion(artifact: &Artifact, secrets: &Secrets, jti: &str, now: i64) -> Res
 }
 
 fn assemble(artifact: &Artifact, parts: Parts) -> TokenRequest {
-    let body = match artifact.content_type {
-        ContentType::Form => encoded(&parts.body),
-        ContentType::Json => {
-            let members: Map<String, Value> =
-                parts.body.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
-            Value::Object(members).to_string()
-        }
-    };
-    let kind = match artifact.content_type {
-        ContentType::Form => HeaderValue::from_static("application/x-www-form-urlencoded"),
-        ContentType::Json => HeaderValue::from_static("application/json"),
+    let json = matches!(&artifact.grant, Grant::ClientCredentials(grant) if grant.content_type == ContentType::Json);
+    let (kind, body) = if json {
+        let members: Map<String, Value> =
+            parts.body.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
+        ("application/json", Value::Object(members).to_string())
+    } else {
+        ("application/x-www-form-urlencoded", encoded(&parts.body))
     };
     let ours: Vec<_> = parts.url.iter().map(|(name, _)| name.as_str()).collect();
-    let own = artifact.token_url.query_without(&ours);
-    let query = [own, encoded(&parts.url)].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("&");
-    let path = artifact.token_url.path();
     let mut headers = parts.headers;
-    headers.push((CONTENT_TYPE, kind));
+    headers.push((CONTENT_TYPE, HeaderValue::from_static(kind)));
     if !headers.iter().any(|(name, _)| *name == ACCEPT) {
         headers.push((ACCEPT, HeaderValue::from_static("application/json")));
     }
-    let path = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+    let path = artifact.token_url.path_with_query(&ours, &encoded(&parts.url));
     TokenRequest { path, headers, body: SecretString::from(body) }
 }
 
@@ -183,6 +264,9 @@ pub struct Granted {
     pub access_token: SecretString,
     /// Unix seconds.
     pub expires: i64,
+    pub refresh_token: Option<SecretString>,
+    /// Unix seconds, where the provider says it.
+    pub refresh_expires: Option<i64>,
 }
 
 impl fmt::Debug for Granted {
@@ -200,15 +284,19 @@ pub struct Trouble {
     pub retry_after: Option<i64>,
     /// Whether asking again could help by itself; else somebody has to change something.
     pub passing: bool,
+    /// Whether the server has said that what it was shown (code, refresh token) is no good any more.
+    pub ended: bool,
+    /// Whether the server has answered at all; if not, nobody knows what it did.
+    pub answered: bool,
 }
 
 impl Trouble {
     pub fn passing(text: impl Into<String>) -> Self {
-        Self { text: text.into(), retry_after: None, passing: true }
+        Self { text: text.into(), retry_after: None, passing: true, ended: false, answered: false }
     }
 
     pub fn lasting(text: impl Into<String>) -> Self {
-        Self { text: text.into(), retry_after: None, passing: false }
+        Self { text: text.into(), retry_after: None, passing: false, ended: false, answered: true }
     }
 }
 
@@ -241,6 +329,8 @@ pub fn read(answer: &Answer<'_>, secrets: &Secrets, now: i64) -> Result<Granted,
                 text: format!("the token service answered {status}: {words}"),
                 retry_after: retry_after.map(|seconds| seconds.clamp(*RETRY.start(), *RETRY.end())),
                 passing: status >= 500 || status == 429 || status == 408 || code == Some("temporarily_unavailable"),
+                ended: status < 500 && code == Some("invalid_grant"),
+                answered: true,
             })
         }
     }
@@ -262,7 +352,16 @@ fn granted(said: Option<&Value>, now: i64) -> Result<Granted, Trouble> {
     if kind.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
         return Err(Trouble::lasting("the token is not of type Bearer, and no other can be used"));
     }
-    Ok(Granted { access_token: SecretString::from(token), expires: now + life(said.get("expires_in")) })
+    let refresh = said.get("refresh_token").and_then(Value::as_str).filter(|token| !token.is_empty());
+    let refresh_life = ["refresh_token_expires_in", "refresh_expires_in"]
+        .iter()
+        .find_map(|name| said.get(*name)?.as_i64().filter(|seconds| *seconds > 0));
+    Ok(Granted {
+        access_token: SecretString::from(token),
+        expires: now + life(said.get("expires_in")),
+        refresh_token: refresh.map(SecretString::from),
+        refresh_expires: refresh_life.map(|seconds| now + seconds.min(LONGEST_REFRESH)),
+    })
 }
 
 /// A number, or one in quotes; what is neither gets a short life, so that it is asked again soon.
@@ -291,7 +390,7 @@ fn plain(text: &str, secrets: &Secrets) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::artifact::Parameters;
+    use super::super::material::Parameters;
     use super::*;
     use proptest::prelude::*;
 
@@ -308,7 +407,7 @@ mod tests {
 
     fn built(more: &Value) -> TokenRequest {
         let (artifact, secrets) = made(more);
-        client_credentials(&artifact, &secrets, "j", 1_000).expect("built")
+        request(&artifact, &secrets, Ask::ClientCredentials, "j", 1_000).expect("built")
     }
 
     fn header<'a>(request: &'a TokenRequest, name: &str) -> Option<&'a str> {
@@ -375,6 +474,68 @@ mod tests {
         assert_eq!((claims["exp"].as_i64(), claims["jti"].as_str()), (Some(1_300), Some("j")));
         let header: Value = serde_json::from_slice(&parts[0]).expect("JSON");
         assert!(header["alg"] == "ES256" && header["x5t#S256"].is_string());
+    }
+
+    fn code(more: &Value) -> (Artifact, Secrets) {
+        let mut members = object!({
+            "type": "oauth2-authorization-code", "name": "mail", "client-id": "i", "client-secret": "s",
+            "authorization-url": "https://auth.example/auth?prompt=consent&state=own",
+            "token-service-url": "https://auth.example/token?k=own",
+        });
+        for (name, value) in more.as_object().expect("an object") {
+            members[name] = value.clone();
+        }
+        Parameters::parse(members).expect("parses").create("i".into(), 0).expect("made")
+    }
+
+    #[test]
+    fn codes_and_refresh_tokens_go_out_as_the_model_sends_them() {
+        let (token, verifier) = (SecretString::from("t"), SecretString::from("v"));
+        let redirect_uri = "https://gate.example/oauth/callback";
+        let sent = |more: &Value, ask: Ask<'_>| {
+            let (artifact, secrets) = code(more);
+            let request = request(&artifact, &secrets, ask, "j", 0).expect("built");
+            (request.path.clone(), request.body.expose_secret().to_owned())
+        };
+        let by_code = Ask::Code { code: &token, redirect_uri, verifier: &verifier };
+        let refresh = Ask::Refresh { token: &token };
+        let generic = object!({ "scope": "a b" });
+        let microsoft = object!({ "scope": "a", "provider": "microsoft-365" });
+        let code_body = "grant_type=authorization_code&code=t&redirect_uri=https%3A%2F%2Fgate.example%2Foauth%2Fcallback&code_verifier=v";
+        for (more, ask, path, body) in [
+            (&generic, by_code, "/token?k=own&scope=a+b", format!("{code_body}&client_id=i&client_secret=s")),
+            (
+                &generic,
+                refresh,
+                "/token?k=own",
+                "grant_type=refresh_token&refresh_token=t&client_id=i&client_secret=s".into(),
+            ),
+            (
+                &microsoft,
+                by_code,
+                "/token?k=own",
+                format!("{code_body}&scope=a+offline_access&client_id=i&client_secret=s"),
+            ),
+            (
+                &microsoft,
+                refresh,
+                "/token?k=own",
+                "grant_type=refresh_token&refresh_token=t&scope=a+offline_access&client_id=i&client_secret=s".into(),
+            ),
+        ] {
+            assert_eq!(sent(more, ask), (path.to_owned(), body), "{more}");
+        }
+    }
+
+    #[test]
+    fn the_authorization_url_keeps_its_own_parameters_and_has_no_secret() {
+        let (artifact, _) = code(&object!({ "scope": "a", "provider": "microsoft-365" }));
+        let grant = artifact.authorization_code().expect("it is one");
+        let url = authorization_url(&artifact, grant, "https://g/cb", "st", "ch");
+        assert_eq!(
+            url,
+            "https://auth.example/auth?prompt=consent&client_id=i&response_type=code&redirect_uri=https%3A%2F%2Fg%2Fcb&state=st&code_challenge=ch&code_challenge_method=S256&scope=a+offline_access"
+        );
     }
 
     fn answered(status: u16, body: &str) -> Result<Granted, Trouble> {

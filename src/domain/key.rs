@@ -282,6 +282,11 @@ impl Origin {
         format!("{}/oauth/token", self.url)
     }
 
+    /// Where providers send browsers back to.
+    pub fn callback_url(&self) -> String {
+        format!("{}/oauth/callback", self.url)
+    }
+
     /// The origin for those who show a certificate.
     pub fn for_certificates(&self) -> &str {
         self.mtls_url.as_deref().unwrap_or(&self.url)

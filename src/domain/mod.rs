@@ -2,6 +2,7 @@
 //! Rules are pure; `now` is an argument. Knows no sockets, no SQL, no files.
 
 pub mod artifact;
+pub mod authorization;
 pub mod client;
 pub mod credential;
 pub mod decision;
@@ -9,6 +10,7 @@ pub mod exchange;
 pub mod grant;
 pub mod instance;
 pub mod key;
+pub mod material;
 pub mod name;
 pub mod outlook;
 pub mod path;

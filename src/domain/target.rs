@@ -86,12 +86,21 @@ impl Target {
         self.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
-    pub fn path(&self) -> &str {
-        self.url.path()
+    /// Path and query, with parameters of ours in place of those of the same names.
+    pub fn path_with_query(&self, names: &[&str], ours: &str) -> String {
+        let own = self.query_without(names);
+        let query = [own.as_str(), ours].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("&");
+        let path = self.url.path();
+        if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+    }
+
+    /// The whole URL with parameters of ours.
+    pub fn with_query(&self, names: &[&str], ours: &str) -> String {
+        format!("{}{}", self.url.origin().ascii_serialization(), self.path_with_query(names, ours))
     }
 
     /// The query as it was given, without the parameters that ours replace.
-    pub fn query_without(&self, names: &[&str]) -> String {
+    fn query_without(&self, names: &[&str]) -> String {
         let own = self.url.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         let name = |pair: &str| {
             let raw = pair.split('=').next().unwrap_or_default().replace('+', " ");
@@ -117,11 +126,13 @@ impl From<Target> for String {
 
 /// Whether an address may be called. `allowed` lists networks besides the public ones.
 pub fn judge(address: IpAddr, secure: bool, allowed: &[IpNet]) -> Result<(), Refused> {
+    let given = address.to_canonical();
     let address = unmapped(address);
     if metadata(address) {
         return Err(Refused::Metadata(address));
     }
-    let listed = allowed.iter().any(|net| net.contains(&address));
+    // what is reached through a relay is in no listed network
+    let listed = allowed.iter().any(|net| net.contains(&given));
     match (listed, public(address), secure) {
         (true, ..) | (_, true, true) => Ok(()),
         (false, true, false) => Err(Refused::Plain(address)),
@@ -143,12 +154,23 @@ fn unmapped(address: IpAddr) -> IpAddr {
 }
 
 fn metadata(address: IpAddr) -> bool {
-    const FOUR: [Ipv4Addr; 3] =
-        [Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(169, 254, 170, 2), Ipv4Addr::new(100, 100, 100, 200)];
-    const SIX: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    const FOUR: [Ipv4Addr; 6] = [
+        Ipv4Addr::new(169, 254, 169, 254),
+        Ipv4Addr::new(169, 254, 170, 2),
+        Ipv4Addr::new(169, 254, 170, 23),
+        Ipv4Addr::new(169, 254, 42, 42),
+        Ipv4Addr::new(100, 100, 100, 200),
+        Ipv4Addr::new(168, 63, 129, 16),
+    ];
+    const SIX: [Ipv6Addr; 4] = [
+        Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+        Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+        Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+        Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+    ];
     match address {
         IpAddr::V4(four) => FOUR.contains(&four),
-        IpAddr::V6(six) => six == SIX,
+        IpAddr::V6(six) => SIX.contains(&six),
     }
 }
 

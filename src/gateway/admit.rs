@@ -3,12 +3,13 @@
 use super::cache::{Judged, LaneTokens, Verified};
 use super::certificate::{Proves, believed};
 use super::control::Order;
-use super::outbound::Held;
+use super::keeper::Held;
 use super::state::Settings;
 use super::{Gateway, state::State};
 use crate::crypto::digest::{same, sha256};
 use crate::crypto::jws::{Compact, Malformed};
 use crate::crypto::x509::Names;
+use crate::domain::authorization::{Callback, Ended};
 use crate::domain::decision::{Answer, Caller, Permit, Target, decide};
 use crate::domain::grant::{Proof, basic};
 use crate::domain::path::NormalPath;
@@ -106,6 +107,11 @@ impl Gateway {
             Some(outbound) => self.wants.fresh(&outbound.name, rejected).await,
             None => false,
         }
+    }
+
+    /// Finishes an authorization by what a browser brought back from a provider.
+    pub async fn redeem(&self, callback: Callback) -> Ended {
+        self.wants.redeem(callback).await
     }
 
     /// The same, for the next call.

@@ -1,7 +1,8 @@
 //! The store's records as snapshots: applies changes, whichever process made them, and lets
 //! earlier verdicts lapse.
 
-use super::outbound::{Credentials, Deployed, Held};
+use super::keeper::Held;
+use super::outbound::{Credentials, Deployed};
 use super::state::{Authorities, Revoked, Settings, State};
 use crate::config::{Config, Listener};
 use crate::crypto::keyring::{Keyring, SigningKey};
@@ -61,7 +62,7 @@ pub struct Mirror {
     authority: Option<Certificate>,
     tenant: Option<Tenant>,
     artifacts: HashMap<String, Arc<Artifact>>,
-    fortunes: HashMap<String, CredentialState>,
+    fortunes: HashMap<String, Arc<CredentialState>>,
     credentials: Credentials,
 }
 
@@ -101,6 +102,11 @@ impl Mirror {
         self.take(&changes.list)?;
         self.revision = changes.revision;
         let Some(state) = self.state.clone() else { return Ok(true) };
+        state.credentials.store(Arc::new(self.credentials.clone()));
+        if changes.list.iter().all(|change| change.kind == CredentialState::KIND) {
+            // a token of ours is no reason to judge callers' tokens again
+            return Ok(true);
+        }
         // what was taken away holds whatever becomes of the rest
         self.publish(&state);
         if self.tenant != tenant {
@@ -208,7 +214,7 @@ impl Mirror {
                 self.artifacts.insert(artifact.id.clone(), Arc::new(artifact));
                 self.deploy(&change.id);
             } else if let Some(fortune) = read::<CredentialState>(change)? {
-                self.fortunes.insert(fortune.id.clone(), fortune);
+                self.fortunes.insert(fortune.id.clone(), Arc::new(fortune));
                 self.deploy(&change.id);
             } else if change.deleted() {
                 self.remove(change);
@@ -220,8 +226,9 @@ impl Mirror {
     /// Puts an artifact and its token together, whichever came first.
     fn deploy(&mut self, id: &str) {
         let Some(artifact) = self.artifacts.get(id) else { return };
-        let token = self.fortunes.get(id).and_then(|fortune| Held::open(&self.store, artifact, fortune));
-        self.credentials.insert(artifact.name.clone(), Deployed { artifact: artifact.clone(), token });
+        let fortune = self.fortunes.get(id).cloned().unwrap_or_default();
+        let token = Held::open(&self.store, artifact, &fortune);
+        self.credentials.insert(artifact.name.clone(), Deployed { artifact: artifact.clone(), fortune, token });
     }
 
     fn remove(&mut self, change: &Change) {

@@ -7,6 +7,7 @@ mod cache;
 mod certificate;
 pub mod control;
 mod issue;
+pub mod keeper;
 mod mirror;
 pub mod outbound;
 pub mod signer;

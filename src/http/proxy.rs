@@ -3,7 +3,7 @@
 use super::{Inbound, Lane, Outcome, ReplyBody, Told, reply};
 use crate::domain::decision::Permit;
 use crate::domain::reason::Reason;
-use crate::domain::trail::{Refusal, Step, Trail};
+use crate::domain::trail::{Refusal, Step};
 use crate::gateway::Call;
 use crate::net::body::{Answer, Upload};
 use crate::net::forward::Journey;
@@ -38,8 +38,9 @@ async fn answer(
     told: &mut Told,
 ) -> Result<Response<Answer>, Refusal> {
     let permit = admit(lane, &parts, upload.as_deref(), journey, told)?;
-    // with a credential of ours a call without a body can be made again
-    let again = (permit.credential().is_some() && upload.is_none()).then(|| parts.clone());
+    // with a credential of ours a call can be made again if it asks for nothing but an answer
+    let repeatable = parts.method.is_safe() && upload.is_none();
+    let again = (permit.credential().is_some() && repeatable).then(|| parts.clone());
     let response = forward(lane, permit, parts, upload.clone(), journey, told).await?;
     let (Some(rejected), Some(route)) = (told.seen.credential, told.seen.route.clone()) else { return Ok(response) };
     if response.status() != StatusCode::UNAUTHORIZED {
@@ -48,8 +49,10 @@ async fn answer(
     match again {
         Some(parts) if lane.gateway.another_token(&route, rejected).await => {
             // judged again, as a call of its own: rights may have changed meanwhile
-            told.trail = Trail::default();
-            let permit = admit(lane, &parts, None, journey, told)?;
+            let mut second = Told::default();
+            let Ok(permit) = admit(lane, &parts, None, journey, &mut second) else { return Ok(response) };
+            drop(response);
+            *told = second;
             forward(lane, permit, parts, None, journey, told).await
         }
         Some(_) => Ok(response),

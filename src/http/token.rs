@@ -2,6 +2,7 @@
 
 use super::reply::{self, Door, Short};
 use super::{Inbound, Lane, Outcome, ReplyBody, Told};
+use crate::domain::authorization::{Callback, Ended};
 use crate::domain::reason::Reason;
 use crate::domain::trail::Refusal;
 use crate::gateway::{Gateway, Introspection, Issued, Sender};
@@ -9,7 +10,7 @@ use crate::net::body::{BodyError, Upload};
 use crate::net::peer::Peer;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{self, HeaderMap, HeaderValue};
@@ -26,6 +27,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/introspect", post(introspect))
         .route("/oauth/introspect", post(introspect))
         .route("/oauth/revoke", post(revoke))
+        .route("/oauth/callback", get(callback))
         .route("/token_keys", get(token_keys))
         .route("/token_key", get(token_key))
         .route("/.well-known/openid-configuration", get(metadata))
@@ -218,6 +220,45 @@ async fn revoke(State(gateway): State<Arc<Gateway>>, request: Request) -> Respon
         (told, outcome)
     };
     run(gateway, request, "revoke", case, |()| reply::empty(StatusCode::OK)).await
+}
+
+/// A browser comes back from a provider. The page says what happened in our own words alone.
+async fn callback(State(gateway): State<Arc<Gateway>>, RawQuery(query): RawQuery) -> Response {
+    let ended = match Callback::parse(query.as_deref().unwrap_or_default()) {
+        Some(callback) => gateway.redeem(callback).await,
+        None => Ended::Unknown,
+    };
+    let (status, title, text) = match ended {
+        Ended::Authorised => {
+            (StatusCode::OK, "Authorised", "The credential is authorised and in use. You can close this window.")
+        }
+        Ended::Unknown => (
+            StatusCode::BAD_REQUEST,
+            "Not authorised",
+            "This authorization is unknown, was used already or is too old. Begin again.",
+        ),
+        Ended::Denied => (
+            StatusCode::BAD_REQUEST,
+            "Not authorised",
+            "The provider or the user refused. Nothing was changed but the credential's status.",
+        ),
+        Ended::OtherIssuer => (
+            StatusCode::BAD_REQUEST,
+            "Not authorised",
+            "The answer came from another provider than the credential expects, so it was not used.",
+        ),
+        Ended::NoToken => (
+            StatusCode::BAD_GATEWAY,
+            "Not authorised",
+            "The provider's token service gave no usable token. The credential's status tells why.",
+        ),
+        Ended::Busy => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Not authorised",
+            "The gateway cannot do this at the moment. Begin again shortly.",
+        ),
+    };
+    reply::page(status, title, text).into_response()
 }
 
 async fn token_keys(State(gateway): State<Arc<Gateway>>) -> Response {

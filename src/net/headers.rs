@@ -34,7 +34,8 @@ pub fn to_backend(parts: &mut request::Parts, intro: &Introduction<'_>) {
     let came_forwarded = if intro.peer.trusted { Forwarded::of(&parts.headers) } else { Forwarded::default() };
     let forwarded = intro.peer.certificate_header.as_ref().map_or("", |header| header.name().as_str());
     let certificate = |name: &str| !forwarded.is_empty() && same_but_dashes(name, forwarded);
-    strip(&mut parts.headers, |name| hop_by_hop(name) || reserved(name) || certificate(name));
+    let credential = |name: &str| intro.credential.is_some_and(|(ours, _)| same_but_dashes(name, ours.as_str()));
+    strip(&mut parts.headers, |name| hop_by_hop(name) || reserved(name) || certificate(name) || credential(name));
     let headers = &mut parts.headers;
     headers.remove(header::EXPECT);
     if !intro.keep_token || intro.credential.is_some() {

@@ -10,7 +10,7 @@ use crate::domain::outlook::Kind;
 use crate::gateway::Mirror;
 use crate::gateway::administer::signing;
 use crate::gateway::control::{Order, Request};
-use crate::gateway::outbound::Keeper;
+use crate::gateway::keeper::Keeper;
 use crate::http::access_log::LogWriter;
 use crate::http::admin::Health;
 use crate::http::metrics::Registry;
@@ -230,12 +230,15 @@ impl Control {
         let (settings, authorities) = self.mirror.configured(&config)?;
         let state = self.site.gateway().state.clone();
         let before = state.authorities.swap(Arc::new(authorities));
-        let policy = super::policy(&config);
+        let outbound = self.site.config().is_none_or(|before| before.outbound != config.outbound);
+        let policy = outbound.then(|| super::policy(&config));
         if let Err(error) = self.site.apply(config) {
             state.authorities.store(before);
             return Err(error.into());
         }
-        self.keeper.policy.store(Arc::new(policy));
+        if let Some(policy) = policy {
+            self.keeper.policy.store(Arc::new(policy));
+        }
         // tokens that were verified under other settings are verified again, so swap only a change
         if !state.settings.load().same_as(&settings) {
             state.swap(&state.settings, settings);

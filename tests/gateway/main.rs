@@ -1,6 +1,7 @@
 //! End to end over real sockets: a gateway, a backend, callers.
 
 mod admin;
+mod authorize;
 mod calls;
 mod certificates;
 mod chains;

@@ -12,9 +12,9 @@ pub mod tenant;
 use crate::crypto::ca::CaError;
 use crate::crypto::keyring;
 use crate::crypto::trust::Distrust;
-use crate::domain::artifact::ArtifactError;
 use crate::domain::instance::ParameterError;
 use crate::domain::key::{ImportError, KeyError, Origin};
+use crate::domain::material::ArtifactError;
 use crate::store::{Store, StoreError};
 
 /// What every administrative change works with.

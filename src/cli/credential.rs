@@ -3,6 +3,7 @@
 use super::output::{self, Format};
 use super::run::{Opened, now, read_json};
 use super::{CredentialCommand, Failure, Outcome};
+use crate::crypto::random;
 use crate::domain::artifact::{Artifact, Grant};
 use crate::domain::authorization::LIFE;
 use crate::domain::credential::CredentialState;
@@ -97,7 +98,7 @@ async fn authorize(opened: &Opened, name: &ArtifactName, no_wait: bool) -> Outco
 async fn keep(opened: &Opened, artifact: &Artifact, wish: Wish) -> Result<Held, Failure> {
     let outbound = &opened.config.outbound;
     let policy = Policy::new(outbound.allow_networks.clone(), outbound.trusted_cas.iter().cloned());
-    let keeper = Keeper::new(opened.store.clone(), policy, Arc::new(SystemClock));
+    let keeper = Keeper::new(opened.store.clone(), policy, Arc::new(SystemClock), random::uuid());
     let held = keeper.keep(artifact, wish).await;
     held.map_err(|trouble| Failure::text(format!("credential `{}` has no token: {}", artifact.name, trouble.text)))
 }

@@ -2,6 +2,7 @@
 
 use super::client::Clients;
 use super::key::Key;
+use super::name::ArtifactName;
 use super::route::{Authorization, Route};
 use crate::crypto::digest::{Digest, hex};
 use crate::crypto::x509::{Certificate, Crl};
@@ -15,11 +16,18 @@ pub enum Kind {
     OwnCa,
     RevocationList,
     ServiceKey,
+    Credential,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] =
-        [Self::ServerCertificate, Self::TrustedCa, Self::OwnCa, Self::RevocationList, Self::ServiceKey];
+    pub const ALL: [Self; 6] = [
+        Self::ServerCertificate,
+        Self::TrustedCa,
+        Self::OwnCa,
+        Self::RevocationList,
+        Self::ServiceKey,
+        Self::Credential,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -28,6 +36,7 @@ impl Kind {
             Self::OwnCa => "own CA",
             Self::RevocationList => "revocation list",
             Self::ServiceKey => "service key",
+            Self::Credential => "credential",
         }
     }
 }
@@ -54,6 +63,8 @@ pub struct View<'a> {
     pub crls_bind: bool,
     pub clients: &'a Clients,
     pub routes: &'a [Arc<Route>],
+    /// Outbound credentials whose consent ends: their refresh token's end, as things stand.
+    pub consents: Vec<(ArtifactName, i64)>,
 }
 
 impl View<'_> {
@@ -67,6 +78,7 @@ impl View<'_> {
             .chain(self.own.map(|own| (Kind::OwnCa, own.not_after)))
             .chain(self.crls.iter().filter_map(|crl| Some((Kind::RevocationList, crl.next_update?))))
             .chain(keys.map(|details| (Kind::ServiceKey, details.valid_until)))
+            .chain(self.consents.iter().map(|(_, end)| (Kind::Credential, *end)))
             .collect()
     }
 
@@ -104,6 +116,11 @@ impl View<'_> {
                     breaks: self.through(&[client.instance.id.as_str()]),
                 });
             }
+        }
+        for (name, ends) in &self.consents {
+            let uses = |route: &&Arc<Route>| route.credential.as_ref().is_some_and(|one| one.name == *name);
+            let breaks = self.routes.iter().filter(uses).map(|route| format!("route {}", route.name)).collect();
+            out.push(Ending { kind: Kind::Credential, name: name.to_string(), ends: *ends, breaks });
         }
         out.sort_by(|a, b| (a.ends, a.kind, &a.name).cmp(&(b.ends, b.kind, &b.name)));
         out
@@ -151,14 +168,8 @@ mod tests {
     use crate::domain::route::{Accepts, Backend, Pattern};
     use std::time::Duration;
 
-    #[test]
-    fn every_ending_is_told_with_what_breaks_and_the_nearest_first() {
-        let made = |name, days| {
-            let subject = Subject { organization: "x", unit: None, common_name: name };
-            let pem = authority(&subject, Validity::days(0, days)).expect("made").certificate;
-            Certificate::from_pem(&pem).expect("reads")
-        };
-        let (ca, server) = (made("ca", 30), made("server", 20));
+    /// A client with a key that the CA issued, and the route that its role opens.
+    fn opened(ca: &Certificate) -> (Clients, Route) {
         let role = RoleName::parse("Orders.send").expect("a role");
         let mut clients = Clients::default();
         clients.put_instance(Instance {
@@ -173,7 +184,7 @@ mod tests {
             trusted_cas: Vec::new(),
             created: 0,
         });
-        let details = CertificateDetails { valid_until: 86_400, ..CertificateDetails::of(&ca) };
+        let details = CertificateDetails { valid_until: 86_400, ..CertificateDetails::of(ca) };
         clients.put_key(Key {
             id: "k".into(),
             instance_id: "i".into(),
@@ -193,6 +204,18 @@ mod tests {
             trust: None,
             credential: None,
         };
+        (clients, route)
+    }
+
+    #[test]
+    fn every_ending_is_told_with_what_breaks_and_the_nearest_first() {
+        let made = |name, days| {
+            let subject = Subject { organization: "x", unit: None, common_name: name };
+            let pem = authority(&subject, Validity::days(0, days)).expect("made").certificate;
+            Certificate::from_pem(&pem).expect("reads")
+        };
+        let (ca, server) = (made("ca", 30), made("server", 20));
+        let (clients, route) = opened(&ca);
         let view = View {
             servers: vec![("127.0.0.1:8443".into(), vec![server])],
             authorities: std::slice::from_ref(&ca),
@@ -201,6 +224,7 @@ mod tests {
             crls_bind: true,
             clients: &clients,
             routes: &[Arc::new(route)],
+            consents: vec![(ArtifactName::parse("mail").expect("a name"), 43_200)],
         };
         let told: Vec<_> =
             view.endings().into_iter().map(|one| (one.kind.name(), one.name, one.breaks.join(", "))).collect();
@@ -208,6 +232,7 @@ mod tests {
         assert_eq!(
             told,
             [
+                ("credential", "mail".into(), String::new()),
                 ("service key", "partner of instance orders".into(), opened.clone()),
                 ("server certificate", "CN=server,O=x on 127.0.0.1:8443".into(), "listener 127.0.0.1:8443".into()),
                 ("trusted CA", "CN=ca,O=x".into(), opened),

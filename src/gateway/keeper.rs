@@ -25,6 +25,11 @@ const LEASE: i64 = 40;
 const LOOK: Duration = Duration::from_millis(100);
 const LOOKS: usize = 300;
 
+const CHANGED: &str = "the artifact was changed meanwhile";
+
+/// The state that an exchange began with, the one that it ended with, and how.
+type Attempted = Result<(CredentialState, CredentialState, Result<(), Trouble>), Trouble>;
+
 /// A token as lanes use it.
 #[derive(Debug, Clone)]
 pub struct Held {
@@ -78,14 +83,10 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    pub fn new(store: Store, policy: Policy, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            store,
-            policy: ArcSwap::from_pointee(policy),
-            clock,
-            holder: random::uuid(),
-            jitter: random::bytes::<1>()[0] % 100,
-        }
+    /// `holder` names the process towards others on the store. One that takes the place of another
+    /// by the store's lock has its name, so that it need not wait for the dead one's lease.
+    pub fn new(store: Store, policy: Policy, clock: Arc<dyn Clock>, holder: String) -> Self {
+        Self { store, policy: ArcSwap::from_pointee(policy), clock, holder, jitter: random::bytes::<1>()[0] % 100 }
     }
 
     /// Whether the clock asks for an exchange.
@@ -149,7 +150,7 @@ impl Keeper {
     async fn fetch(&self, artifact: &Artifact, wish: Wish) -> Result<Held, Trouble> {
         let present = self.store.get::<Artifact>(&artifact.id).await.map_err(|error| unstored(&error))?;
         if present.is_none_or(|present| present.version != artifact.version) {
-            return Err(Trouble::passing("the artifact was changed meanwhile"));
+            return Err(Trouble::passing(CHANGED));
         }
         let stored = self.state(artifact).await?;
         if let Some(outcome) = self.settled(artifact, &stored, wish) {
@@ -157,15 +158,16 @@ impl Keeper {
         }
         // the token that there is stays until there is another
         let state = match wish {
-            Wish::Not(serial) if serial == stored.serial => stored.rejected(self.clock.now()).unwrap_or(stored),
-            _ => stored,
+            Wish::Not(serial) if serial == stored.serial => stored.rejected(self.clock.now()),
+            _ => None,
         };
-        let (after, outcome) = self.attempt(artifact, &state).await?;
+        let state = state.unwrap_or_else(|| stored.clone());
+        let (begun, after, outcome) = self.attempt(artifact, &stored, &state).await?;
         if let Err(trouble) = &outcome {
             tracing::warn!(credential = %artifact.name, error = trouble.text, "no new token");
         }
-        if !self.write(artifact, &after).await? {
-            return Err(Trouble::passing("the artifact was changed meanwhile"));
+        if !self.write(artifact, Some(&begun), &after).await? {
+            return Err(Trouble::passing(CHANGED));
         }
         let held = Held::open(&self.store, artifact, &after).filter(|held| held.expires > self.clock.now());
         match (outcome, held, wish) {
@@ -176,34 +178,33 @@ impl Keeper {
         }
     }
 
-    /// One exchange, and the state after it. With a refresh token the attempt is written down first,
-    /// since a provider may let the token be used only once.
-    async fn attempt(
-        &self,
-        artifact: &Artifact,
-        state: &CredentialState,
-    ) -> Result<(CredentialState, Result<(), Trouble>), Trouble> {
+    /// One exchange: the state that was written when it began, and the state after it. With a
+    /// refresh token the attempt is written down first, since a provider may let the token be used
+    /// only once.
+    async fn attempt(&self, artifact: &Artifact, stored: &CredentialState, state: &CredentialState) -> Attempted {
         let jitter = random::bytes::<1>()[0] % 100;
         let Some(refresh) = &state.refresh else {
             let outcome = self.exchange(artifact, Ask::ClientCredentials).await;
-            return Ok(self.concluded(artifact, state, outcome, jitter));
+            let (after, outcome) = self.concluded(artifact, state, outcome, jitter);
+            return Ok((stored.clone(), after, outcome));
         };
         let sealed = self.store.vault().unseal(&CredentialState::refresh_place(&artifact.id), &refresh.sealed);
         let token = sealed.map_err(|error| Trouble::lasting(error.to_string()))?;
         let token = SecretString::from(String::from_utf8_lossy(&token).into_owned());
         let attempting = state.attempting(self.clock.now());
-        if !self.write(artifact, &attempting).await? {
-            return Err(Trouble::passing("the artifact was changed meanwhile"));
+        if !self.write(artifact, Some(stored), &attempting).await? {
+            return Err(Trouble::passing(CHANGED));
         }
-        match self.exchange(artifact, Ask::Refresh { token: &token }).await {
+        let (after, outcome) = match self.exchange(artifact, Ask::Refresh { token: &token }).await {
             Err(trouble) if trouble.ended => {
                 let ended = state.ended(&trouble, refresh.attempt, self.clock.now());
                 let text = ended.last_error.clone().unwrap_or_default();
-                Ok((ended, Err(Trouble::lasting(text))))
+                (ended, Err(Trouble::lasting(text)))
             }
-            Err(trouble) if !trouble.answered => Ok(self.concluded(artifact, &attempting, Err(trouble), jitter)),
-            outcome => Ok(self.concluded(artifact, &state.answered(), outcome, jitter)),
-        }
+            Err(trouble) if !trouble.answered => self.concluded(artifact, &attempting, Err(trouble), jitter),
+            outcome => self.concluded(artifact, &state.answered(), outcome, jitter),
+        };
+        Ok((attempting, after, outcome))
     }
 
     fn concluded(
@@ -234,13 +235,23 @@ impl Keeper {
         state.got(artifact.version, sealed, granted.expires, now).refreshed(refresh)
     }
 
-    /// Durable when this returns, so that every process has the same. False if the artifact was
-    /// changed meanwhile: then the state is of no use.
-    async fn write(&self, artifact: &Artifact, state: &CredentialState) -> Result<bool, Trouble> {
+    /// Durable when this returns, so that every process has the same. False if the artifact or its
+    /// state (`before`) was changed meanwhile, by an edit or a new consent: then this one is of no
+    /// use.
+    async fn write(
+        &self,
+        artifact: &Artifact,
+        before: Option<&CredentialState>,
+        state: &CredentialState,
+    ) -> Result<bool, Trouble> {
         let stored = async {
             let mut writing = self.store.write().await?;
             let present = writing.get::<Artifact>(&artifact.id).await?;
-            let same = present.is_some_and(|present| present.version == artifact.version);
+            let mut same = present.is_some_and(|present| present.version == artifact.version);
+            if let Some(before) = before {
+                let present = writing.get::<CredentialState>(&artifact.id).await?;
+                same &= present.is_none_or(|present| present == *before);
+            }
             if same {
                 writing.put(state).await?;
             }
@@ -267,7 +278,7 @@ impl Keeper {
             }
             Ok(code) => self.exchanged(&artifact, &authorization, code, &before).await,
         };
-        match self.write(&artifact, &state).await {
+        match self.write(&artifact, None, &state).await {
             Ok(true) => ended,
             Ok(false) => Ended::Unknown,
             Err(_) => Ended::Busy,

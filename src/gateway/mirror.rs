@@ -13,6 +13,7 @@ use crate::domain::client::Clients;
 use crate::domain::credential::CredentialState;
 use crate::domain::instance::Instance;
 use crate::domain::key::Key;
+use crate::domain::name::ArtifactName;
 use crate::domain::outlook::View;
 use crate::domain::record::Record;
 use crate::domain::route::Routes;
@@ -123,6 +124,13 @@ impl Mirror {
         Ok((self.settings(config)?, self.authorities(config)?))
     }
 
+    /// Refresh tokens that end, with their artifacts' names.
+    fn consents(&self) -> Vec<(ArtifactName, i64)> {
+        let ends =
+            |deployed: &Deployed| Some((deployed.artifact.name.clone(), deployed.fortune.refresh.as_ref()?.expires?));
+        self.credentials.values().filter_map(ends).collect()
+    }
+
     /// Shows everything that ends, and what breaks then, to `look`.
     pub fn outlook(&self, config: &Config, look: impl FnOnce(&View<'_>)) {
         let routes = Routes::new(config.routes.clone());
@@ -139,6 +147,7 @@ impl Mirror {
             crls_bind: config.revocation.expired_refuses,
             clients: &self.clients,
             routes: routes.all(),
+            consents: self.consents(),
         };
         look(&view);
     }

@@ -32,6 +32,35 @@ pub struct Deployed {
     pub token: Option<Held>,
 }
 
+impl Deployed {
+    /// In the model's words.
+    pub fn status(&self, now: i64) -> &'static str {
+        match self.artifact.authorization_code() {
+            Some(_) => self.fortune.status_of_code(self.artifact.version, now),
+            None => self.fortune.status(self.artifact.version, now),
+        }
+    }
+
+    /// What an operator should know before a caller notices.
+    pub fn warning(&self, now: i64) -> Option<String> {
+        let name = &self.artifact.name;
+        let refresh = self.fortune.refresh.as_ref().and_then(|refresh| refresh.expires);
+        match (self.status(now), refresh) {
+            (status @ ("Error" | "Expiring" | "Refreshing" | "Unauthorized"), _) => {
+                let why = self.fortune.last_error.as_deref().unwrap_or("nobody has authorised it yet");
+                Some(format!("credential {name} is {status}: {why}"))
+            }
+            (_, Some(end)) if end - now < SOON => {
+                Some(format!("the consent to credential {name} ends in less than two days; authorise it again"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Seconds before the end of a refresh token that was not rotated in time.
+const SOON: i64 = 2 * 86_400;
+
 pub type Credentials = imbl::HashMap<ArtifactName, Deployed>;
 
 /// A lane's request for a token; with `done`, the lane waits for it.

@@ -52,9 +52,12 @@ async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Respons
     if query.as_deref() != Some("verbose") {
         return (status, if ready { "ready\n" } else { "not ready\n" }).into_response();
     }
-    let current = admin.health.config_current.load(Ordering::Relaxed);
+    let stale = !admin.health.config_current.load(Ordering::Relaxed);
+    let stale = stale.then(|| "the configuration on disk is faulty; an earlier one is in use".to_owned());
+    let credentials = admin.gateway.state.credentials.load();
+    let warnings = stale.into_iter().chain(credentials.values().filter_map(|one| one.warning(now)));
     let listed: Vec<_> = checks.iter().map(|(name, good)| json!({ "check": name, "ok": good })).collect();
-    let body = json!({ "ready": ready, "checks": listed, "warnings": if current { json!([]) } else { json!(["the configuration on disk is faulty; an earlier one is in use"]) } });
+    let body = json!({ "ready": ready, "checks": listed, "warnings": warnings.collect::<Vec<_>>() });
     (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 

@@ -90,6 +90,12 @@ impl Registry {
         self.0.register_gauge(&Key::from_parts(name, labels), &META)
     }
 
+    /// A gauge about one outbound credential, of which an operator has a few hundred at most.
+    pub fn of_credential(&self, name: &'static str, credential: &str) -> Gauge {
+        let labels = vec![Label::new("credential", credential.to_owned())];
+        self.0.register_gauge(&Key::from_parts(name, labels), &META)
+    }
+
     pub fn counter(&self, name: &'static str, labels: Vec<Label>) -> Counter {
         self.0.register_counter(&Key::from_parts(name, labels), &META)
     }

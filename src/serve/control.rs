@@ -6,6 +6,7 @@ use super::watch::{Source, Watch};
 use crate::config::Config;
 use crate::crypto::digest::Digest;
 use crate::domain::key::Key;
+use crate::domain::name::ArtifactName;
 use crate::domain::outlook::Kind;
 use crate::gateway::Mirror;
 use crate::gateway::administer::signing;
@@ -15,6 +16,7 @@ use crate::http::access_log::LogWriter;
 use crate::http::admin::Health;
 use crate::http::metrics::Registry;
 use crate::store::{Follower, ServeLock, Store, StoreError, Writing};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -44,6 +46,8 @@ pub struct Control {
     pub log: LogWriter,
     pub stop: CancellationToken,
     pub keeper: Arc<Keeper>,
+    /// Credentials that have been told of, with the day of the last warning.
+    pub told: HashMap<ArtifactName, i64>,
     /// The task that keeps outbound credentials alive.
     pub upkeep: JoinHandle<()>,
     /// What was read last, good or bad.
@@ -170,6 +174,7 @@ impl Control {
         dropped.absolute(self.log.dropped());
         let now = self.site.gateway().clock.now();
         self.tell_endings(now);
+        self.tell_credentials(now);
         if let Err(error) = self.mirror.forget_ended(now).await {
             tracing::warn!(%error, "ended revocations could not be forgotten");
         }
@@ -200,6 +205,38 @@ impl Control {
                 self.registry.of_kind("flowgate_ending", kind.name(), &[("within", label)]).set(count);
             }
         }
+    }
+
+    /// How outbound credentials fare, as metrics by name, and in the log before anything dies.
+    fn tell_credentials(&mut self, now: i64) {
+        let credentials = self.site.gateway().state.credentials.load_full();
+        let day = now / 86_400;
+        for (name, deployed) in credentials.iter() {
+            let refresh = deployed.fortune.refresh.as_ref().and_then(|refresh| refresh.expires);
+            self.tell(
+                name,
+                deployed.token.as_ref().map_or(0, |token| token.expires),
+                refresh,
+                deployed.fortune.failures,
+            );
+            let told = self.told.entry(name.clone()).or_default();
+            if let Some(warning) = deployed.warning(now)
+                && std::mem::replace(told, day) != day
+            {
+                tracing::warn!("{warning}");
+            }
+        }
+        for name in self.told.keys().filter(|name| !credentials.contains_key(*name)) {
+            self.tell(name, 0, None, 0);
+        }
+        self.told.retain(|name, _| credentials.contains_key(name));
+    }
+
+    fn tell(&self, name: &ArtifactName, token: i64, refresh: Option<i64>, failures: u32) {
+        let gauge = |metric| self.registry.of_credential(metric, name.as_str());
+        gauge("flowgate_credential_token_ends_timestamp_seconds").set(seconds(token));
+        gauge("flowgate_credential_refresh_ends_timestamp_seconds").set(refresh.map_or(f64::INFINITY, seconds));
+        gauge("flowgate_credential_failures").set(f64::from(failures));
     }
 
     fn cover(&self, watch: &mut Watch) {

@@ -20,6 +20,7 @@ use crate::net::outbound::Policy;
 use crate::store::{Store, StoreError};
 use lanes::Lanes;
 use site::Site;
+use std::collections::HashMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -105,7 +106,7 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
     // the gateway over it
     let (control, requests) = Control::new();
     let (wants, wanted) = Wants::new();
-    let keeper = Arc::new(Keeper::new(store.clone(), policy(&config), options.clock.clone()));
+    let keeper = Arc::new(Keeper::new(store.clone(), policy(&config), options.clock.clone(), "serve".into()));
     let signer = Signer::start(options.lanes)?;
     let gateway = Arc::new(Gateway::new(state.clone(), options.clock.clone(), signer, control, wants));
     let registry = Registry::new().ok_or(ServeError::Metrics)?;
@@ -142,6 +143,7 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
         log,
         stop: stop.clone(),
         keeper,
+        told: HashMap::new(),
         upkeep,
         seen,
         lock,

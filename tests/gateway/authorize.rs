@@ -1,11 +1,15 @@
 //! Authorization code artifacts from the first consent to the last refresh, against a provider that
 //! plays the kinds there are.
 
+use crate::process::{Serving, Site};
 use crate::stub::{Stub, reply};
 use crate::world::{World, until};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A world with a route that uses the credential `mail`.
 fn world(backend: &Stub) -> World {
@@ -219,6 +223,130 @@ fn a_dead_refresh_token_is_told_and_a_new_consent_revives_the_credential() {
     assert_eq!(come_back(&world, &begin(&world)["state"], "&code=c").0, 200);
     until("the route works again", || bearer(&world).is_some());
     assert_eq!(provider.journal().len(), tries + 1, "a dead token was not tried again");
+}
+
+/// A provider that takes each refresh token once and ends the consent when one comes again. What
+/// happens to a refresh between the change and the answer is the test's to say.
+fn single_use(between: impl Fn(usize) + Send + Sync + 'static) -> Stub {
+    let valid = Mutex::new(String::new());
+    Stub::new(move |before, seen| {
+        let mut valid = valid.lock().expect("unpoisoned");
+        let sent = form(&seen.body);
+        if sent["grant_type"] == "refresh_token" && sent["refresh_token"] != *valid {
+            valid.clear();
+            return reply("400 Bad Request", "{\"error\":\"invalid_grant\"}");
+        }
+        *valid = format!("r{before}");
+        let body = json!({ "access_token": format!("a{before}"), "refresh_token": *valid, "expires_in": 2 });
+        drop(valid);
+        if sent["grant_type"] == "refresh_token" {
+            between(before);
+        }
+        reply("200 OK", &body.to_string())
+    })
+}
+
+/// The same as a process, which can be killed.
+fn site(backend: &Stub) -> Site {
+    let site = Site::new();
+    let text = std::fs::read_to_string(site.config()).expect("there");
+    let head = text.split("routes:").next().expect("text").trim_end().to_owned();
+    let routes = format!(
+        "  mail: {{ servers: [\"http://{}\"] }}\nroutes:\n  - {{ name: mail, path: /mail, authorization: none, backend: mail, credential: mail }}\n",
+        backend.address
+    );
+    std::fs::write(site.config(), format!("outbound: {{ allow_networks: [127.0.0.0/8] }}\n{head}\n{routes}"))
+        .expect("written");
+    site
+}
+
+fn authorise(site: &Site, serving: &Serving, provider: &Stub) {
+    let members = json!({
+        "type": "oauth2-authorization-code", "name": "mail", "client-id": "id", "client-secret": "s",
+        "authorization-url": format!("http://{}/auth", provider.address),
+        "token-service-url": format!("http://{}/token", provider.address),
+    });
+    let file = site.dir.path().join("m.json");
+    std::fs::write(&file, members.to_string()).expect("written");
+    let _ = site.cli(&["credential", "create", "--parameters", file.to_str().expect("a path")]);
+    let url = site.done(&["credential", "authorize", "mail", "--no-wait"]);
+    let state = form(url.trim().split_once('?').expect("a query").1)["state"].clone();
+    assert_eq!(serving.get(&format!("/oauth/callback?state={state}&code=c"), "").status, 200);
+}
+
+fn told(site: &Site) -> Value {
+    serde_json::from_str(&site.done(&["credential", "show", "mail", "--output", "json"])).expect("JSON")
+}
+
+#[test]
+fn a_kill_before_the_provider_has_acted_costs_nothing() {
+    let (backend, provider) = (echo(), single_use(|_| ()));
+    let site = site(&backend);
+    let mut serving = site.serve();
+    authorise(&site, &serving, &provider);
+    // from now on requests arrive and nothing is done about them
+    let asked = Arc::new(AtomicBool::new(false));
+    let arrived = asked.clone();
+    let acting = provider.say(move |_, _| {
+        arrived.store(true, Ordering::SeqCst);
+        std::thread::park_timeout(Duration::from_secs(20));
+        String::new()
+    });
+    until("the provider is asked", || asked.load(Ordering::SeqCst));
+    serving.kill();
+    provider.resume(acting);
+    let serving = site.serve();
+    until("it goes on by itself", || serving.get("/mail", "").status == 200);
+    assert_eq!(told(&site)["last_error"], Value::Null);
+}
+
+#[test]
+fn an_answer_that_was_lost_is_told_as_such() {
+    let backend = echo();
+    let gate = Arc::new(AtomicBool::new(true));
+    let acted = Arc::new(AtomicBool::new(false));
+    let (closed, happened) = (gate.clone(), acted.clone());
+    let provider = single_use(move |_| {
+        happened.store(true, Ordering::SeqCst);
+        while closed.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+    });
+    let site = site(&backend);
+    let mut serving = site.serve();
+    authorise(&site, &serving, &provider);
+    until("the provider has used the refresh token up", || acted.load(Ordering::SeqCst));
+    serving.kill();
+    gate.store(false, Ordering::SeqCst);
+    let serving = site.serve();
+    until("the loss is known", || told(&site)["status"] == "Error");
+    let error = told(&site)["last_error"].as_str().expect("told").to_owned();
+    assert!(error.contains("an earlier refresh was cut off") && error.contains("authorise it again"), "{error}");
+    authorise(&site, &serving, &provider);
+    until("a new consent revives it", || serving.get("/mail", "").status == 200);
+}
+
+#[test]
+fn kills_at_any_moment_of_a_rotation_leave_a_working_or_an_honest_credential() {
+    let (backend, provider) = (echo(), single_use(|_| ()));
+    let site = site(&backend);
+    let mut serving = site.serve();
+    authorise(&site, &serving, &provider);
+    for round in 0..8 {
+        let before = provider.journal().len();
+        until("a rotation happens", || provider.journal().len() > before);
+        // somewhere between the answer's first byte and its being used
+        (0..round * 150_000).for_each(|turn| {
+            std::hint::black_box(turn);
+        });
+        serving.kill();
+        serving = site.serve();
+        let honest = || told(&site)["last_error"].as_str().is_some_and(|text| text.contains("cut off"));
+        until("it works or says why not", || serving.get("/mail", "").status == 200 || honest());
+        if honest() {
+            authorise(&site, &serving, &provider);
+        }
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ impl Seen {
     }
 }
 
-type Script = dyn Fn(usize, &Seen) -> String + Send + Sync;
+pub type Script = dyn Fn(usize, &Seen) -> String + Send + Sync;
 
 pub struct Stub {
     pub address: SocketAddr,
@@ -44,9 +44,14 @@ impl Stub {
         Self { address, journal, script }
     }
 
-    /// From now on.
-    pub fn say(&self, script: impl Fn(usize, &Seen) -> String + Send + Sync + 'static) {
-        *self.script.lock().expect("unpoisoned") = Arc::new(script);
+    /// From now on; gives what was said before.
+    pub fn say(&self, script: impl Fn(usize, &Seen) -> String + Send + Sync + 'static) -> Arc<Script> {
+        std::mem::replace(&mut *self.script.lock().expect("unpoisoned"), Arc::new(script))
+    }
+
+    /// As before.
+    pub fn resume(&self, script: Arc<Script>) {
+        *self.script.lock().expect("unpoisoned") = script;
     }
 
     pub fn journal(&self) -> Vec<Seen> {

@@ -1,0 +1,279 @@
+#!/usr/bin/env bash
+# Outbound credentials against a certified provider of others' making: provider.sh BINARY WORKDIR
+#
+# Needs curl, python3 and node with oidc-provider, all on loopback, each a process of this script.
+# One line for each check and, last, `provider: N passed, M failed`; logs stay in WORKDIR.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+source "$here/check.sh"
+
+binary=$(realpath "${1:?usage: provider.sh BINARY WORKDIR}")
+work=${2:?usage: provider.sh BINARY WORKDIR}
+rm -rf "$work"
+mkdir -p "$work"
+cd "$work"
+# a proxy that the machine may have is not meant for loopback
+export NO_PROXY='*' no_proxy='*'
+export NODE_EXTRA_CA_CERTS=$PWD/certs/ca.pem NODE_OPTIONS=--dns-result-order=ipv4first
+
+host=127.0.0.1
+processes=()
+trap 'kill "${processes[@]}" 2>/dev/null || true; wait || true' EXIT
+
+until_true() {
+    local deadline=$((SECONDS + 20))
+    until "$@" >/dev/null 2>&1; do
+        ((SECONDS < deadline)) || { echo "waited in vain: $*" >&2; return 1; }
+        read -rt 0.05 <> <(:) || true
+    done
+}
+
+# --- gateway and provider ---------------------------------------------------------------------------
+
+read -r port admin backend provider < <(python3 - <<'PYTHON'
+import socket
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+print(*(each.getsockname()[1] for each in sockets))
+PYTHON
+)
+gateway=https://localhost:$port
+issuer=http://$host:$provider
+secret='s3cret:+%/&= ~'
+
+configure() {
+    cat >config.yaml <<YAML
+public_url: $gateway
+listeners:
+  - { address: "$host:$port", tls: { certificate: certs/server.pem, key: certs/server-key.pem } }
+admin: { address: "$host:$admin" }
+store: { url: "sqlite:data/flowgate.db", master_key: "\${file:keys/master.key}" }
+outbound: { allow_networks: [127.0.0.0/8] }
+backends:
+  echo: { servers: ["http://$host:$backend"] }
+routes:
+  - { name: open, path: /open, backend: echo, authorization: none }
+  - { name: mail, path: /mail, backend: echo, authorization: none, credential: mail }
+YAML
+}
+
+get() { curl -sS --cacert certs/ca.pem --max-time 20 -w '\n%{http_code}' "$@"; }
+up() { [[ $(get "$gateway/open") == *$'\n200' ]]; }
+flowgate() { "$binary" "$@" --config config.yaml; }
+
+# start NAME COMMAND...: in the background, until the end of this script; its id is $!.
+start() {
+    local name=$1
+    shift
+    "$@" >>"$name.out" 2>>"$name.err" &
+    processes+=($!)
+}
+
+# The demo brings the echo that the routes lead to.
+start_gateway() {
+    start gateway "$binary" demo --dir .
+    gateway_process=$!
+    until_true up || { tail -n 3 gateway.err >&2; exit 1; }
+}
+
+restart_gateway() {
+    kill -TERM "$gateway_process"
+    wait "$gateway_process" || return
+    start_gateway
+}
+
+# create NAME TYPE CLIENT SECRET SEND-AS [MEMBERS]: a credential of the provider.
+create() {
+    cat >"$1.json" <<JSON
+{ "name": "$1", "type": "oauth2-$2", "client-id": "$3", "client-secret": "$4", "send-as": "$5",
+  "token-service-url": "$issuer/token"${6:+, $6} }
+JSON
+    flowgate credential create --parameters "$1.json"
+}
+
+# A refresh token is given for offline_access alone, and that only if the user is asked.
+consented() { echo "\"scope\": \"openid offline_access\", \"authorization-url\": \"$issuer/auth?prompt=consent\", \"issuer\": \"$1\""; }
+
+start_all() {
+    configure
+    start provider node "$here/provider.mjs" "$provider" "$gateway/oauth/callback"
+    start_gateway
+    until_true grep -q ready provider.out
+    create by-header client-credentials 'by header' "$secret" header '"scope": "orders"'
+    create by-body client-credentials by-body "$secret" body '"scope": "orders"'
+    create wrong client-credentials by-body "not $secret" body
+    create mail authorization-code 'by header' "$secret" header "$(consented "$issuer")"
+    create calendar authorization-code by-body "$secret" body "$(consented https://other.example)"
+}
+
+# --- what is expected -------------------------------------------------------------------------------
+
+has() { [[ $2 == *"$1"* ]] || { echo "no $1 in: $2"; return 1; }; }
+
+# journal NAME: a member of what the provider tells of itself.
+journal() { curl -sS "$issuer/journal" >journal.json && field journal.json "$1"; }
+refreshes() { journal refresh_token; }
+more_refreshes() { (($(refreshes) > $1)); }
+
+# told NAME WHAT: a member of what `credential list` tells of a credential.
+told() {
+    flowgate credential list --output json 2>/dev/null | python3 -c '
+import json, sys
+print(next(row[sys.argv[2]] for row in json.load(sys.stdin) if row["name"] == sys.argv[1]))' "$@"
+}
+tells() { has "$3" "$(told "$1" "$2")"; }
+deployed() { tells "$1" status Deployed && tells "$1" last_error None; }
+
+# known TOKEN CLIENT: the provider says that it has issued the token to the client, and that it is good.
+known() {
+    local said
+    said=$(curl -sS "$issuer/token/introspection" --data-urlencode "token=$1" -d client_id=by-body \
+        --data-urlencode "client_secret=$secret")
+    has '"active":true' "$said" && has "\"client_id\":\"$2\"" "$said"
+}
+
+fails() {
+    local wanted=$1 said
+    shift
+    ! said=$("$@" 2>&1) || { echo "it did not fail: $said"; return 1; }
+    has "$wanted" "$said"
+}
+
+fetches() {
+    local token
+    token=$(flowgate credential token "$1") && known "$token" "$2"
+}
+
+# The backend is called with a token that is good at this moment.
+route_works() {
+    local response bearer
+    response=$(get "$gateway/mail")
+    has $'\n200' "$response" || return
+    bearer=$(sed -n 's/.*"authorization": *"Bearer \([^"]*\)".*/\1/p' <<<"$response")
+    known "$bearer" 'by header'
+}
+
+route_fails() { has $'\n503' "$(get "$gateway/mail")"; }
+
+# walk NAME ANSWER STATUS TEXT: from the printed address through the provider's pages to ours.
+walk() {
+    local url page
+    url=$(flowgate credential authorize "$1" --no-wait) || return
+    page=$(node "$here/browser.mjs" "$url" "$2") || return
+    sed -n '1s/^[0-9]* //p' <<<"$page" >last_callback
+    has "$3 $gateway/oauth/callback?" "$page" && has "$4" "$page"
+}
+
+comes_back_400() { has $'\n400' "$(get "$1")"; }
+
+# The state of an authorization that has begun, and another one that differs at its end.
+wrong_state() {
+    local url state
+    url=$(flowgate credential authorize mail --no-wait) || return
+    state=$(sed -n 's/.*[?&]state=\([^&]*\).*/\1/p' <<<"$url")
+    [[ $state ]] || { echo "no state in $url"; return 1; }
+    comes_back_400 "$gateway/oauth/callback?state=${state}x&code=c&iss=$issuer"
+}
+
+# no_exchange COMMAND...: which sends no code to the provider.
+no_exchange() {
+    local before
+    before=$(journal authorization_code) errors=$(journal errors)
+    "$@" || return
+    has "$before $errors" "$(journal authorization_code) $(journal errors)"
+}
+
+# The route works all the while, until the provider has given so many more tokens.
+rotates() {
+    local wanted=$(($(refreshes) + $1)) deadline=$((SECONDS + 60))
+    until (($(refreshes) >= wanted)); do
+        route_works || return
+        ((SECONDS < deadline)) || { echo "only $(refreshes) refreshes of $wanted"; return 1; }
+    done
+    unused_twice
+}
+
+# A refresh token that is shown again costs the grant and is an error.
+unused_twice() { has 0 "$(journal revoked)" && ! grep -o 'invalid_grant[^"]*' journal.json; }
+
+refresh_at_once() {
+    local each
+    local -a all=()
+    for each in 1 2 3 4; do
+        flowgate credential refresh mail &
+        all+=($!)
+    done
+    for each in "${all[@]}"; do wait "$each" || return; done
+    unused_twice && deployed mail
+}
+
+goes_on_after_restart() {
+    local consents
+    consents=$(journal authorization_code)
+    restart_gateway && until_true route_works && rotates 1 && deployed mail || return
+    has "$consents" "$(journal authorization_code)"
+}
+
+goes_on_after_denial() {
+    rotates 1 && until_true deployed mail
+}
+
+expects_issuer() {
+    echo "{ \"name\": \"calendar\", \"type\": \"oauth2-authorization-code\", \"issuer\": \"$1\" }" >calendar.json
+    flowgate credential update --parameters calendar.json
+}
+
+# Somebody else shows a refresh token that the gateway has used: the provider then ends the grant.
+end_grant() {
+    local old
+    old=$(journal shown | python3 -c 'import ast, sys; print(ast.literal_eval(sys.stdin.read())[0])')
+    curl -sS -u 'by+header:s3cret%3A%2B%25%2F%26%3D+~' "$issuer/token" -d grant_type=refresh_token \
+        --data-urlencode "refresh_token=$old" >ended.json
+    has 1 "$(journal revoked)"
+}
+
+# --- the checks -------------------------------------------------------------------------------------
+
+check_client_credentials() {
+    check 'provider client credentials: secret in the header' fetches by-header 'by header'
+    check 'provider client credentials: secret in the body' fetches by-body by-body
+    check 'provider client credentials: a wrong secret fails' fails invalid_client flowgate credential token wrong
+    check 'provider client credentials: the listing tells why' tells wrong last_error invalid_client
+}
+
+check_consent() {
+    check 'provider consent: without it the command says what to do' fails authorise flowgate credential token mail
+    check 'provider consent: without it the route has no token' route_fails
+    check 'provider consent: a user who says no at first' walk mail deny 400 'the user refused'
+    check 'provider consent: the page says that it is authorised' walk mail consent 200 'is authorised'
+    check 'provider consent: the credential is deployed' deployed mail
+    check 'provider consent: the route calls with its token' until_true route_works
+    check 'provider consent: a used state' no_exchange comes_back_400 "$(<last_callback)"
+    check 'provider consent: a wrong state' no_exchange wrong_state
+    check 'provider consent: an issuer that was not promised' no_exchange walk calendar consent 400 'another provider'
+    check 'provider consent: the promised issuer is another now' expects_issuer "$issuer"
+    check 'provider consent: with the secret in the body' walk calendar consent 200 'is authorised'
+    check 'provider consent: its token is known' fetches calendar by-body
+}
+
+check_upkeep() {
+    check 'provider upkeep: three rotations, and the route works all the while' rotates 3
+    check 'provider upkeep: the credential stays deployed' deployed mail
+    check 'provider upkeep: four processes refresh at once' refresh_at_once
+    check 'provider upkeep: a restart needs no new consent' goes_on_after_restart
+    check 'provider upkeep: a user who says no' walk mail deny 400 'the user refused'
+    check 'provider upkeep: the listing tells it' tells mail last_error 'the user refused'
+    check 'provider upkeep: the consent before goes on' goes_on_after_denial
+    check 'provider upkeep: the provider ends a grant' end_grant
+    check 'provider upkeep: the listing tells that it has ended' until_true tells mail last_error 'authorise it again'
+    check 'provider upkeep: the route has no token' until_true route_fails
+    check 'provider upkeep: another consent' walk mail consent 200 'is authorised'
+    check 'provider upkeep: the route works again' until_true route_works
+}
+
+start_all >start.log
+{
+    check_client_credentials
+    check_consent
+    check_upkeep
+} | tee results
+echo "provider: $(grep -c '^ok ' results || true) passed, $(grep -c '^not ok ' results || true) failed"

@@ -2,7 +2,13 @@
 
 use crate::stub::{Seen, Stub, reply};
 use crate::world::{HOLD, World, time_until, until};
+use flowgate::config;
+use flowgate::domain::material::Parameters;
+use flowgate::gateway::administer::Administration;
+use flowgate::store::Store;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const ALLOW: &str = "outbound: { allow_networks: [127.0.0.0/8] }\n";
 
@@ -198,6 +204,40 @@ fn two_hundred_callers_at_once_cause_one_token_request() {
     });
     assert!(statuses.iter().all(|status| matches!(status, 200 | 503)), "{statuses:?}");
     assert_eq!(provider.journal().len(), 2, "the one that was refused, and one for all");
+}
+
+#[test]
+fn five_hundred_credentials_are_fetched_a_few_at_a_time_and_once_each() {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (active, peak) = (now.clone(), most.clone());
+    let provider = Stub::new(move |before, _| {
+        peak.fetch_max(active.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+        active.fetch_sub(1, Ordering::SeqCst);
+        reply("200 OK", &format!("{{\"access_token\":\"t{before}\",\"expires_in\":3600}}"))
+    });
+    let backend = echo();
+    let route = |n| format!("  - {{ name: r{n}, path: /r{n}, authorization: none, backend: crm, credential: c{n} }}\n");
+    let routes = (0..500).map(route).collect::<Vec<_>>().concat();
+    let head = format!("\n  crm: {{ servers: [\"http://{}\"] }}\nroutes:\n{routes}", backend.address);
+    let world = World::changed("", |text| format!("{ALLOW}{}{head}", text.trim_end()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let config = config::load(&world.file("config.yaml"), &|_| None).expect("valid").config;
+        let store = Store::open(&config.store).await.expect("opens");
+        let admin = Administration { store: &store, origin: &config.origin, now: jiff::Timestamp::now().as_second() };
+        for n in 0..500 {
+            let members = parameters(&provider, &json!({ "name": format!("c{n}") }));
+            admin.create_credential(&Parameters::parse(members).expect("parses")).await.expect("created");
+        }
+        store.close().await;
+    });
+    until("the last has its token", || {
+        (0..500).step_by(50).chain([499]).all(|n| world.get(&format!("/r{n}"), "").status == 200)
+    });
+    until("all have theirs", || !world.done(&["credential", "list"]).contains("Stored"));
+    assert_eq!(provider.journal().len(), 500, "once each");
+    assert!(most.load(Ordering::SeqCst) <= 16, "{most:?} at once");
 }
 
 #[test]

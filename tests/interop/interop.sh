@@ -147,6 +147,7 @@ run_clients() {
     run python "$venv/bin/python" "$here/clients.py" "$gateway"
     run newman bash "$here/newman.sh" "$gateway" "$binary"
     run proxies bash "$here/proxies.sh" "$binary" "$work/proxies"
+    run provider bash "$here/provider.sh" "$binary" "$work/provider"
 }
 
 summarize() {

@@ -1,6 +1,6 @@
 // A provider of others' making: provider.mjs PORT CALLBACK. Knows one client that authenticates in the
 // header and one that does so in the body, with the characters that encodings get wrong.
-// GET /journal tells what the token endpoint has done, with the refresh tokens that it was shown.
+// GET /journal tells what the token endpoint has done, and the codes and refresh tokens shown to it.
 import { createServer } from 'node:http';
 import { randomUUID } from 'node:crypto';
 import Provider from 'oidc-provider';
@@ -34,13 +34,19 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
   cookies: { keys: [randomUUID()] },
 });
 
-const journal = { authorization_code: 0, refresh_token: 0, client_credentials: 0, revoked: 0, errors: [], shown: [] };
-provider.on('grant.success', ({ oidc: { params } }) => {
-  journal[params.grant_type] += 1;
-  if (params.refresh_token) journal.shown.push(params.refresh_token);
+const journal = { refreshes: 0, ended: 0, errors: [], code: [], refresh_token: [] };
+const note = ({ params }) => {
+  for (const name of ['code', 'refresh_token']) if (params?.[name]) journal[name].push(params[name]);
+};
+provider.on('grant.success', ({ oidc }) => {
+  note(oidc);
+  if (oidc.params.refresh_token) journal.refreshes += 1;
 });
-provider.on('grant.error', (_, { error, error_detail }) => journal.errors.push(`${error}: ${error_detail ?? ''}`));
-provider.on('grant.revoked', () => { journal.revoked += 1; });
+provider.on('grant.error', ({ oidc }, { error, error_detail: detail }) => {
+  note(oidc);
+  journal.errors.push(`${error}: ${detail}`);
+});
+provider.on('grant.revoked', () => { journal.ended += 1; });
 
 const answer = provider.callback();
 createServer((request, response) => {

@@ -332,16 +332,17 @@ fn kills_at_any_moment_of_a_rotation_leave_a_working_or_an_honest_credential() {
     let site = site(&backend);
     let mut serving = site.serve();
     authorise(&site, &serving, &provider);
+    // lost for good, which a call with the last token that is still good does not show
+    let honest = || told(&site)["last_error"].as_str().is_some_and(|text| text.contains("cut off"));
     for round in 0..8 {
         let before = provider.journal().len();
-        until("a rotation happens", || provider.journal().len() > before);
+        until("a rotation happens", || provider.journal().len() > before || honest());
         // somewhere between the answer's first byte and its being used
         (0..round * 150_000).for_each(|turn| {
             std::hint::black_box(turn);
         });
         serving.kill();
         serving = site.serve();
-        let honest = || told(&site)["last_error"].as_str().is_some_and(|text| text.contains("cut off"));
         until("it works or says why not", || serving.get("/mail", "").status == 200 || honest());
         if honest() {
             authorise(&site, &serving, &provider);

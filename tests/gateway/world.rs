@@ -296,7 +296,7 @@ pub fn basic(id: &str, secret: &str) -> String {
 pub fn until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain: {what}");
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain: {what}");
         std::thread::yield_now();
     }
 }

@@ -92,7 +92,9 @@ JSON
 }
 
 # A refresh token is given for offline_access alone, and that only if the user is asked.
-consented() { echo "\"scope\": \"openid offline_access\", \"authorization-url\": \"$issuer/auth?prompt=consent\", \"issuer\": \"$1\""; }
+consented() {
+    echo "\"scope\": \"openid offline_access\", \"authorization-url\": \"$issuer/auth?prompt=consent\", \"issuer\": \"$1\""
+}
 
 start_all() {
     configure
@@ -240,6 +242,7 @@ check_consent() {
     check 'provider consent: without it the command says what to do' fails authorise flowgate credential token mail
     check 'provider consent: without it the route has no token' route_fails
     check 'provider consent: a user who says no at first' walk mail deny 400 'the user refused'
+    check 'provider consent: the listing says so' tells mail last_error 'the user refused'
     check 'provider consent: the page says that it is authorised' walk mail consent 200 'is authorised'
     check 'provider consent: the credential is deployed' deployed mail
     check 'provider consent: the route calls with its token' until_true route_works
@@ -267,8 +270,7 @@ check_ends() {
     check 'provider revocation: the route has no token' until_true route_fails
     check 'provider revocation: another consent' walk mail consent 200 'is authorised'
     check 'provider revocation: the route works again' until_true route_works
-    check 'provider denial: the page says so' walk mail deny 400 'the user refused'
-    check 'provider denial: the listing says so' tells mail last_error 'the user refused'
+    check 'provider denial: the page says so, with a consent there' walk mail deny 400 'the user refused'
     check 'provider denial: the consent before goes on' unchanged codes unchanged misuses goes_on 2
 }
 

@@ -174,6 +174,14 @@ impl CredentialState {
         self.refreshed(None)
     }
 
+    /// An authorization came to nothing. A consent that there is goes on undisturbed.
+    pub fn unauthorised(&self, version: u64, trouble: &Trouble, now: i64) -> Self {
+        match self.refresh {
+            Some(_) => Self { last_error: Some(trouble.text.clone()), ..self.clone() },
+            None => self.failed(version, trouble, 0, now),
+        }
+    }
+
     /// After a try that brought none. The token that there is stays.
     pub fn failed(&self, version: u64, trouble: &Trouble, jitter: u8, now: i64) -> Self {
         let failures = self.failures.saturating_add(1);
@@ -214,7 +222,7 @@ impl CredentialState {
 
     /// How it stands, in the model's words.
     pub fn status(&self, version: u64, now: i64) -> &'static str {
-        match (self.usable(version, now), self.last_error.is_some()) {
+        match (self.usable(version, now), self.failures > 0) {
             (true, false) => "Deployed",
             (true, true) if self.expires - now < (self.expires - self.obtained) / 20 => "Expiring",
             (true, true) => "Refreshing",
@@ -298,6 +306,8 @@ mod tests {
         assert_eq!(never.refreshed(None).refresh, never.refresh, "the old one goes on");
         let none = CredentialState::default();
         assert_eq!((none.need_of_code(0, 0, 1), none.status_of_code(0, 1)), (Need::Authorise, "Unauthorized"));
+        let refused = never.unauthorised(0, &Trouble::lasting("no"), 80 * day);
+        assert_eq!((refused.next_try, refused.status_of_code(0, 80 * day)), (never.next_try, "Deployed"));
         let trouble = Trouble::lasting("invalid_grant");
         let ended = state.attempting(5).ended(&trouble, Some(5), 6);
         assert_eq!((ended.refresh.clone(), ended.status_of_code(0, 99 * day)), (None, "Error"));

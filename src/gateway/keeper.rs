@@ -274,7 +274,7 @@ impl Keeper {
                 } else {
                     "the provider or the user refused"
                 };
-                (before.failed(artifact.version, &Trouble::lasting(said), 0, self.clock.now()), ended)
+                (before.unauthorised(artifact.version, &Trouble::lasting(said), self.clock.now()), ended)
             }
             Ok(code) => self.exchanged(&artifact, &authorization, code, &before).await,
         };
@@ -305,7 +305,7 @@ impl Keeper {
         before: &CredentialState,
     ) -> (CredentialState, Ended) {
         let now = self.clock.now();
-        let failed = |trouble: &Trouble| (before.failed(artifact.version, trouble, 0, now), Ended::NoToken);
+        let failed = |trouble: &Trouble| (before.unauthorised(artifact.version, trouble, now), Ended::NoToken);
         let place = Authorization::place(&authorization.id);
         let Ok(verifier) = self.store.vault().unseal(&place, &authorization.sealed) else {
             return failed(&Trouble::lasting("its verifier cannot be read"));

@@ -195,6 +195,21 @@ fn an_answer_without_a_refresh_token_is_an_error_that_names_the_parameter() {
 }
 
 #[test]
+fn a_consent_goes_on_when_another_is_refused() {
+    let (backend, provider) = (echo(), rotating(2));
+    let world = world(&backend);
+    deploy(&world, &provider, &json!({}));
+    assert_eq!(come_back(&world, &begin(&world)["state"], "&code=c").0, 200);
+    until("the route works", || bearer(&world).is_some());
+    assert_eq!(come_back(&world, &begin(&world)["state"], "&error=access_denied").0, 400);
+    assert_eq!(status(&world)["last_error"], "the provider or the user refused");
+    let before = provider.journal().len();
+    until("rotations go on", || provider.journal().len() >= before + 2);
+    assert!(bearer(&world).is_some());
+    assert_eq!(status(&world)["status"], "Deployed");
+}
+
+#[test]
 fn a_dead_refresh_token_is_told_and_a_new_consent_revives_the_credential() {
     let (backend, provider) = (echo(), rotating(2));
     let world = world(&backend);

@@ -278,10 +278,12 @@ impl Keeper {
             }
             Ok(code) => self.exchanged(&artifact, &authorization, code, &before).await,
         };
-        match self.write(&artifact, None, &state).await {
-            Ok(true) => ended,
-            Ok(false) => Ended::Unknown,
-            Err(_) => Ended::Busy,
+        // a new consent wins over whatever there is; a refusal leaves alone what has gone on meanwhile
+        let over = if ended == Ended::Authorised { None } else { Some(&before) };
+        match (self.write(&artifact, over, &state).await, ended) {
+            (Err(_), _) => Ended::Busy,
+            (Ok(false), Ended::Authorised) => Ended::Unknown,
+            (Ok(_), ended) => ended,
         }
     }
 

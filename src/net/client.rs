@@ -74,6 +74,11 @@ fn config(cas: &[CertificateDer<'static>], auth: Option<ClientAuth>) -> Result<C
     } else {
         roots.add_parsable_certificates(cas.iter().cloned());
     }
+    tls(roots, auth)
+}
+
+/// A TLS client that trusts these roots.
+pub(super) fn tls(roots: RootCertStore, auth: Option<ClientAuth>) -> Result<ClientConfig, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = builder.with_root_certificates(roots);
     match auth {

@@ -1,8 +1,7 @@
 //! Calls of our own to token services: guarded. The address that was resolved is the one that is
 //! judged and connected to; redirects are not followed; size and time have an end.
 
-use super::client::ClientAuth;
-use crate::crypto::trust::provider;
+use super::client::{ClientAuth, tls};
 use crate::domain::exchange::TokenRequest;
 use crate::domain::target::{Refused, Target, judge};
 use bytes::Bytes;
@@ -12,7 +11,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, ServerName};
 use secrecy::ExposeSecret;
 use std::io;
@@ -106,7 +105,9 @@ async fn exchange(
     }
     let host = target.host().map(|host| host.to_string().trim_matches(['[', ']']).to_owned()).unwrap_or_default();
     let name = ServerName::try_from(host.clone()).map_err(|_| OutboundError::Host(host))?;
-    let config = Arc::new(config(policy, cas, auth)?);
+    let mut roots = policy.roots.clone();
+    roots.add_parsable_certificates(cas.iter().cloned());
+    let config = Arc::new(tls(roots, auth)?);
     let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await;
     send(stream.map_err(|error| OutboundError::Connect(authority.to_owned(), error))?, authority, request).await
 }
@@ -137,21 +138,6 @@ async fn connect(target: &Target, authority: &str, policy: &Policy) -> Result<Tc
         }
     }
     Err(last)
-}
-
-fn config(
-    policy: &Policy,
-    cas: &[CertificateDer<'static>],
-    auth: Option<ClientAuth>,
-) -> Result<ClientConfig, rustls::Error> {
-    let mut roots = policy.roots.clone();
-    roots.add_parsable_certificates(cas.iter().cloned());
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    let builder = builder.with_root_certificates(roots);
-    match auth {
-        Some(auth) => builder.with_client_auth_cert(auth.chain, auth.key),
-        None => Ok(builder.with_no_client_auth()),
-    }
 }
 
 async fn send(

@@ -104,7 +104,7 @@ async fn keep(opened: &Opened, artifact: &Artifact, wish: Wish) -> Result<Held, 
 }
 
 const LOOK: Duration = Duration::from_millis(300);
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 10] = [
     "name",
     "type",
     "status",
@@ -113,6 +113,7 @@ const COLUMNS: [&str; 9] = [
     "last success",
     "next try",
     "last error",
+    "warning",
     "token service url",
 ];
 
@@ -121,15 +122,13 @@ fn row(artifact: &Artifact, state: &CredentialState) -> Vec<Value> {
     vec![
         json!(artifact.name),
         json!(artifact.grant.kind()),
-        json!(match artifact.authorization_code() {
-            Some(_) => state.status_of_code(artifact.version, now()),
-            None => state.status(artifact.version, now()),
-        }),
+        json!(state.status(artifact, now())),
         json!(time(state.expires).filter(|_| state.usable(artifact.version, now()))),
         json!(state.refresh.as_ref().map(|refresh| refresh.expires.map_or("no end known".to_owned(), model_time))),
         json!(time(state.obtained)),
         json!(time(state.next_try).filter(|_| state.last_error.is_some())),
         json!(state.last_error),
+        json!(state.warning(artifact, now())),
         json!(artifact.token_url),
     ]
 }

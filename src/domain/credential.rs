@@ -1,6 +1,7 @@
 //! How an artifact fares: the token that it has, when the next is due, and what went wrong. The
 //! plan is pure; whoever carries it out asks again.
 
+use super::artifact::Artifact;
 use super::exchange::Trouble;
 use super::record::Record;
 use serde::{Deserialize, Serialize};
@@ -91,13 +92,50 @@ impl CredentialState {
         format!("credential-refresh/{id}")
     }
 
+    /// What an artifact needs; `jitter` (0 to 99) spreads the renewals of many.
+    pub fn need(&self, artifact: &Artifact, jitter: u8, now: i64) -> Need {
+        match artifact.authorization_code() {
+            Some(_) => self.need_of_code(artifact.version, jitter, now),
+            None => self.need_of_token(artifact.version, jitter, now),
+        }
+    }
+
+    /// How an artifact stands, in the model's words.
+    pub fn status(&self, artifact: &Artifact, now: i64) -> &'static str {
+        match artifact.authorization_code() {
+            Some(_) => self.status_of_code(artifact.version, now),
+            None => self.status_of_token(artifact.version, now),
+        }
+    }
+
+    /// What an operator should know before a caller notices.
+    pub fn warning(&self, artifact: &Artifact, now: i64) -> Option<String> {
+        let name = &artifact.name;
+        let ends = self.refresh.as_ref().and_then(|refresh| refresh.expires);
+        let life = self.expires - self.obtained;
+        let code = artifact.authorization_code().is_some();
+        match (self.status(artifact, now), ends) {
+            (status @ ("Error" | "Expiring" | "Refreshing" | "Unauthorized"), _) => {
+                let why = self.last_error.as_deref().unwrap_or("nobody has authorised it yet");
+                Some(format!("credential {name} is {status}: {why}"))
+            }
+            (_, Some(end)) if end - now < BEFORE_END => {
+                Some(format!("the consent to credential {name} ends in less than two days; authorise it again"))
+            }
+            _ if code && self.usable(artifact.version, now) && life < SHORT => Some(format!(
+                "access tokens of credential {name} live {life} seconds; let the provider give at least 30 minutes, better an hour"
+            )),
+            _ => None,
+        }
+    }
+
     /// The same for an artifact that lives by a refresh token, which has ends and turns of its own.
-    pub fn need_of_code(&self, version: u64, jitter: u8, now: i64) -> Need {
+    fn need_of_code(&self, version: u64, jitter: u8, now: i64) -> Need {
         let Some(refresh) = &self.refresh else { return Need::Authorise };
         if refresh.expires.is_some_and(|end| end <= now) {
             return Need::Authorise;
         }
-        match self.need(version, jitter, now) {
+        match self.need_of_token(version, jitter, now) {
             Need::Nothing if refresh.due().is_some_and(|due| now >= due) && now >= self.next_try => Need::Renew,
             need => need,
         }
@@ -108,8 +146,7 @@ impl CredentialState {
         !self.sealed.is_empty() && self.expires > now && self.version == version
     }
 
-    /// `jitter` (0 to 99) spreads the renewals of many artifacts.
-    pub fn need(&self, version: u64, jitter: u8, now: i64) -> Need {
+    fn need_of_token(&self, version: u64, jitter: u8, now: i64) -> Need {
         // a pause longer than any is the work of a clock that was ahead
         let may_try = now >= self.next_try || self.next_try > now + 2 * LONGEST_PAUSE || self.version != version;
         if !self.usable(version, now) {
@@ -208,20 +245,18 @@ impl CredentialState {
         (!moment).then(|| Self { forced: now, next_try: 0, ..self.clone() })
     }
 
-    /// How an artifact stands that lives by a refresh token.
-    pub fn status_of_code(&self, version: u64, now: i64) -> &'static str {
+    fn status_of_code(&self, version: u64, now: i64) -> &'static str {
         match self.need_of_code(version, 0, now) {
             Need::Authorise if self.last_error.is_some() => "Error",
             Need::Authorise => "Unauthorized",
-            _ => match self.status(version, now) {
+            _ => match self.status_of_token(version, now) {
                 "Stored" => "Deployed",
                 other => other,
             },
         }
     }
 
-    /// How it stands, in the model's words.
-    pub fn status(&self, version: u64, now: i64) -> &'static str {
+    fn status_of_token(&self, version: u64, now: i64) -> &'static str {
         match (self.usable(version, now), self.failures > 0) {
             (true, false) => "Deployed",
             (true, true) if self.expires - now < (self.expires - self.obtained) / 20 => "Expiring",
@@ -232,6 +267,8 @@ impl CredentialState {
     }
 }
 
+/// Seconds that an access token of an authorization code artifact should live (the model's least).
+const SHORT: i64 = 1_800;
 /// Seconds before its end at which, at the latest, a refresh token is used for another.
 const BEFORE_END: i64 = 2 * 86_400;
 
@@ -264,14 +301,14 @@ mod tests {
             (4_599, 0, Need::Renew),
             (4_600, 0, Need::Fetch),
         ] {
-            assert_eq!(state.need(0, jitter, now), want, "{now}");
+            assert_eq!(state.need_of_token(0, jitter, now), want, "{now}");
         }
-        assert_eq!(state.need(1, 0, 1_002), Need::Fetch, "the artifact was changed");
+        assert_eq!(state.need_of_token(1, 0, 1_002), Need::Fetch, "the artifact was changed");
         let rejected = state.rejected(1_002).expect("the first refusal");
         let other = rejected.got(0, "sealed".into(), 4_700, 1_003);
         assert!(other.rejected(1_031).is_none() && other.rejected(1_032).is_some());
         let short = CredentialState::default().got(0, "s".into(), 1_010, 1_000);
-        assert_eq!((short.need(0, 0, 1_004), short.need(0, 0, 1_005)), (Need::Nothing, Need::Renew));
+        assert_eq!((short.need_of_token(0, 0, 1_004), short.need_of_token(0, 0, 1_005)), (Need::Nothing, Need::Renew));
     }
 
     #[test]
@@ -285,8 +322,8 @@ mod tests {
         }
         assert_eq!(pauses[..5], [1, 2, 4, 8, 16]);
         assert_eq!(pauses[11], 256);
-        assert_eq!(state.need(0, 0, 1_001), Need::Wait);
-        assert_eq!(state.need(0, 0, 1_256), Need::Fetch);
+        assert_eq!(state.need_of_token(0, 0, 1_001), Need::Wait);
+        assert_eq!(state.need_of_token(0, 0, 1_256), Need::Fetch);
         let told = Trouble { retry_after: Some(7), ..trouble };
         assert_eq!(CredentialState::default().failed(0, &told, 0, 1_000).next_try, 1_007);
     }
@@ -319,11 +356,11 @@ mod tests {
     fn the_status_tells_the_truth() {
         let trouble = Trouble::lasting("no");
         let none = CredentialState::default();
-        assert_eq!(none.status(0, 1), "Stored");
-        assert_eq!(none.failed(0, &trouble, 0, 1).status(0, 1), "Error");
-        assert_eq!(held().status(0, 2_000), "Deployed");
-        assert_eq!(held().failed(0, &trouble, 0, 4_300).status(0, 4_300), "Refreshing");
-        assert_eq!(held().failed(0, &trouble, 0, 4_500).status(0, 4_590), "Expiring");
-        assert_eq!(held().status(0, 5_000), "Stored");
+        assert_eq!(none.status_of_token(0, 1), "Stored");
+        assert_eq!(none.failed(0, &trouble, 0, 1).status_of_token(0, 1), "Error");
+        assert_eq!(held().status_of_token(0, 2_000), "Deployed");
+        assert_eq!(held().failed(0, &trouble, 0, 4_300).status_of_token(0, 4_300), "Refreshing");
+        assert_eq!(held().failed(0, &trouble, 0, 4_500).status_of_token(0, 4_590), "Expiring");
+        assert_eq!(held().status_of_token(0, 5_000), "Stored");
     }
 }

@@ -91,7 +91,7 @@ impl Keeper {
 
     /// Whether the clock asks for an exchange.
     pub fn due(&self, artifact: &Artifact, state: &CredentialState) -> bool {
-        matches!(need(artifact, state, self.jitter, self.clock.now()), Need::Renew | Need::Fetch)
+        matches!(state.need(artifact, self.jitter, self.clock.now()), Need::Renew | Need::Fetch)
     }
 
     /// A token that will do, fetched if need be. One exchange at a time, across all processes on
@@ -127,7 +127,7 @@ impl Keeper {
     /// What can be said without an exchange.
     fn settled(&self, artifact: &Artifact, state: &CredentialState, wish: Wish) -> Option<Result<Held, Trouble>> {
         let now = self.clock.now();
-        match (need(artifact, state, self.jitter, now), wish) {
+        match (state.need(artifact, self.jitter, now), wish) {
             (Need::Authorise, _) => {
                 let why = state.last_error.clone().unwrap_or_else(|| "nobody has authorised it yet".to_owned());
                 Some(Err(Trouble::lasting(format!("{why}; flowgate credential authorize {}", artifact.name))))
@@ -346,14 +346,6 @@ impl Keeper {
             body: &answered.body,
         };
         exchange::read(&answer, &secrets, self.clock.now())
-    }
-}
-
-/// What an artifact needs at a moment.
-pub fn need(artifact: &Artifact, state: &CredentialState, jitter: u8, now: i64) -> Need {
-    match artifact.authorization_code() {
-        Some(_) => state.need_of_code(artifact.version, jitter, now),
-        None => state.need(artifact.version, jitter, now),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The task that keeps outbound credentials alive and serves what lanes want of them. Lanes read
 //! the tokens as a snapshot and never wait for a store.
 
-use super::keeper::{Held, Keeper, Wish, need};
+use super::keeper::{Held, Keeper, Wish};
 use super::state::State;
 use crate::domain::artifact::Artifact;
 use crate::domain::authorization::{Callback, Ended};
@@ -35,31 +35,14 @@ pub struct Deployed {
 impl Deployed {
     /// In the model's words.
     pub fn status(&self, now: i64) -> &'static str {
-        match self.artifact.authorization_code() {
-            Some(_) => self.fortune.status_of_code(self.artifact.version, now),
-            None => self.fortune.status(self.artifact.version, now),
-        }
+        self.fortune.status(&self.artifact, now)
     }
 
     /// What an operator should know before a caller notices.
     pub fn warning(&self, now: i64) -> Option<String> {
-        let name = &self.artifact.name;
-        let refresh = self.fortune.refresh.as_ref().and_then(|refresh| refresh.expires);
-        match (self.status(now), refresh) {
-            (status @ ("Error" | "Expiring" | "Refreshing" | "Unauthorized"), _) => {
-                let why = self.fortune.last_error.as_deref().unwrap_or("nobody has authorised it yet");
-                Some(format!("credential {name} is {status}: {why}"))
-            }
-            (_, Some(end)) if end - now < SOON => {
-                Some(format!("the consent to credential {name} ends in less than two days; authorise it again"))
-            }
-            _ => None,
-        }
+        self.fortune.warning(&self.artifact, now)
     }
 }
-
-/// Seconds before the end of a refresh token that was not rotated in time.
-const SOON: i64 = 2 * 86_400;
 
 pub type Credentials = imbl::HashMap<ArtifactName, Deployed>;
 
@@ -194,7 +177,7 @@ impl Upkeep {
             others.extend(waiting);
             return;
         }
-        let need = need(&deployed.artifact, &deployed.fortune, 0, self.keeper.clock.now());
+        let need = deployed.fortune.need(&deployed.artifact, 0, self.keeper.clock.now());
         if want.rejected.is_none() && matches!(need, Need::Wait | Need::Authorise) {
             return;
         }

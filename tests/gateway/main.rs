@@ -13,6 +13,7 @@ mod partner;
 mod process;
 mod proxies;
 mod reload;
+mod rotations;
 mod senders;
 mod stub;
 mod tokens;

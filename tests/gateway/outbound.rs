@@ -283,7 +283,7 @@ fn an_edit_ends_the_token_within_a_second() {
 #[test]
 fn a_token_is_renewed_before_it_ends_without_a_gap() {
     let provider =
-        Stub::new(|before, _| reply("200 OK", &format!("{{\"access_token\":\"t{before}\",\"expires_in\":4}}")));
+        Stub::new(|before, _| reply("200 OK", &format!("{{\"access_token\":\"t{before}\",\"expires_in\":12}}")));
     let backend = echo();
     let world = world(&backend);
     deploy(&world, &provider, &json!({}));

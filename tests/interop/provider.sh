@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Outbound credentials against a certified provider of others' making: provider.sh BINARY WORKDIR
 #
-# Needs curl, python3 and node with oidc-provider, all on loopback, each a process of this script.
+# Needs curl, openssl, python3 and node with oidc-provider, all on loopback, each a process of this script.
 # One line for each check and, last, `provider: N passed, M failed`; logs stay in WORKDIR.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -30,9 +30,9 @@ until_true() {
 
 # --- gateway and provider ---------------------------------------------------------------------------
 
-read -r port admin backend provider < <(python3 - <<'PYTHON'
+read -r port admin backend provider provider_tls < <(python3 - <<'PYTHON'
 import socket
-sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
 print(*(each.getsockname()[1] for each in sockets))
 PYTHON
 )
@@ -91,6 +91,30 @@ JSON
     flowgate credential create --parameters "$1.json"
 }
 
+# create_keyed NAME METHOD TOKEN-URL: a credential whose client has the key of client.pem.
+create_keyed() {
+    python3 - "$@" >"$1.json" <<'PYTHON'
+import json, sys
+name, method, url = sys.argv[1:]
+text = lambda path: open(path).read()
+print(json.dumps({
+    "name": name, "type": "oauth2-client-credentials", "client-id": name, "client-authentication": method,
+    "certificate": text("client.pem"), "private-key": text("client-key.pem"), "scope": "orders",
+    "token-service-url": url, "trusted-cas": [text("provider-ca.pem")],
+}))
+PYTHON
+    flowgate credential create --parameters "$1.json"
+}
+
+certificates() {
+    local new='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30'
+    openssl req -x509 $new -keyout client-key.pem -out client.pem -subj '/CN=client'
+    openssl req -x509 $new -keyout provider-ca-key.pem -out provider-ca.pem -subj '/CN=ca of the provider' \
+        -addext 'keyUsage=critical,keyCertSign'
+    openssl req -x509 $new -keyout provider-key.pem -out provider.pem -subj /CN=provider -CA provider-ca.pem \
+        -CAkey provider-ca-key.pem -addext basicConstraints=critical,CA:FALSE -addext "subjectAltName=IP:$host"
+}
+
 # A refresh token is given for offline_access alone, and that only if the user is asked.
 consented() {
     echo "\"scope\": \"openid offline_access\", \"authorization-url\": \"$issuer/auth?prompt=consent\", \"issuer\": \"$1\""
@@ -98,11 +122,14 @@ consented() {
 
 start_all() {
     configure
-    start provider node "$here/provider.mjs" "$provider" "$gateway/oauth/callback"
+    certificates 2>openssl.err
+    start provider node "$here/provider.mjs" "$provider" "$provider_tls" "$gateway/oauth/callback"
     start_gateway
     until_true grep -q ready provider.out
     create by-header client-credentials 'by header' "$secret" header '"scope": "orders"'
     create by-body client-credentials by-body "$secret" body '"scope": "orders"'
+    create_keyed by-assertion private-key-jwt "$issuer/token"
+    create_keyed by-certificate certificate "https://$host:$provider_tls/token"
     create wrong client-credentials by-body "not $secret" body
     create mail authorization-code 'by header' "$secret" header "$(consented "$issuer")"
     create calendar authorization-code by-body "$secret" body "$(consented https://other.example)"
@@ -234,6 +261,8 @@ end_grant() {
 check_client_credentials() {
     check 'provider client credentials: secret in the header' fetches by-header 'by header'
     check 'provider client credentials: secret in the body' fetches by-body by-body
+    check 'provider client credentials: a signed assertion' fetches by-assertion by-assertion
+    check 'provider client credentials: a certificate, to a provider of another CA' fetches by-certificate by-certificate
     check 'provider client credentials: a wrong secret fails' fails invalid_client flowgate credential token wrong
     check 'provider client credentials: the listing tells why' tells wrong last_error invalid_client
 }

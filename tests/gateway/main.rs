@@ -11,6 +11,7 @@ mod live;
 mod outbound;
 mod partner;
 mod process;
+mod providers;
 mod proxies;
 mod reload;
 mod rotations;

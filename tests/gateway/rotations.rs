@@ -1,4 +1,4 @@
-//! Ten rotations for each kind of provider, with a clock that the test moves.
+//! Consents and their rotations for each kind of provider, with a clock that the test moves.
 
 use crate::stub::{Seen, Stub, reply};
 use flowgate::config::{MasterKeySource, StoreSetting};
@@ -64,14 +64,20 @@ impl Place {
         self.store.get(&artifact.id).await.expect("reads").expect("there")
     }
 
-    /// An artifact to which a user has consented.
-    async fn authorised(&self, provider: &Stub, more: &Value) -> Artifact {
+    /// An artifact, and the callback with which a user's consent to it comes.
+    async fn asked(&self, provider: &Stub, more: &Value) -> (Artifact, Callback) {
         let admin = self.administration();
         let parameters = Parameters::parse(parameters(provider, "mail", more)).expect("parses");
         let artifact = admin.create_credential(&parameters).await.expect("created");
         let url = admin.begin_authorization(&artifact.name).await.expect("begun");
         let asked = form(url.split_once('?').expect("a query").1);
         let callback = Callback::parse(&format!("state={}&code=c", asked["state"])).expect("a callback");
+        (artifact, callback)
+    }
+
+    /// An artifact to which a user has consented.
+    async fn authorised(&self, provider: &Stub, more: &Value) -> Artifact {
+        let (artifact, callback) = self.asked(provider, more).await;
         assert_eq!(self.keeper.redeem(&callback).await, Ended::Authorised);
         artifact
     }
@@ -201,6 +207,15 @@ async fn a_refresh_token_that_nobody_uses_is_replaced_before_it_ends() {
         assert_eq!((provider.journal().len(), refreshed.expires), (round + 1, Some(place.clock.now() + 10 * DAY)));
     }
     assert_eq!(place.clock.now() - START, 50 * DAY, "half its life each time");
+}
+
+#[tokio::test]
+async fn a_callback_that_comes_twice_at_once_is_redeemed_once() {
+    let (place, provider) = (Place::new().await, provider(Kind::SingleUse));
+    let (_, callback) = place.asked(&provider, &json!({})).await;
+    let (one, two) = tokio::join!(place.keeper.redeem(&callback), place.keeper.redeem(&callback));
+    assert!(matches!((one, two), (Ended::Authorised, Ended::Unknown) | (Ended::Unknown, Ended::Authorised)));
+    assert_eq!(provider.journal().len(), 1);
 }
 
 #[tokio::test]

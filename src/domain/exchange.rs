@@ -394,15 +394,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn made(more: &Value) -> (Artifact, Secrets) {
-        let mut members = object!({
-            "type": "oauth2-client-credentials", "name": "crm", "client-id": "i d", "client-secret": "s+c/r:t",
-            "token-service-url": "https://auth.example/token?tenant=%20a&k=own",
-        });
+    fn created(mut members: Value, more: &Value) -> (Artifact, Secrets) {
         for (name, value) in more.as_object().expect("an object") {
             members[name] = value.clone();
         }
         Parameters::parse(members).expect("parses").create("i".into(), 0).expect("made")
+    }
+
+    fn made(more: &Value) -> (Artifact, Secrets) {
+        let members = object!({
+            "type": "oauth2-client-credentials", "name": "crm", "client-id": "i d", "client-secret": "s+c/r:t",
+            "token-service-url": "https://auth.example/token?tenant=%20a&k=own",
+        });
+        created(members, more)
     }
 
     fn built(more: &Value) -> TokenRequest {
@@ -477,15 +481,12 @@ mod tests {
     }
 
     fn code(more: &Value) -> (Artifact, Secrets) {
-        let mut members = object!({
+        let members = object!({
             "type": "oauth2-authorization-code", "name": "mail", "client-id": "i", "client-secret": "s",
             "authorization-url": "https://auth.example/auth?prompt=consent&state=own",
             "token-service-url": "https://auth.example/token?k=own",
         });
-        for (name, value) in more.as_object().expect("an object") {
-            members[name] = value.clone();
-        }
-        Parameters::parse(members).expect("parses").create("i".into(), 0).expect("made")
+        created(members, more)
     }
 
     #[test]

@@ -430,15 +430,19 @@ mod tests {
     use secrecy::ExposeSecret;
     use serde_json::json;
 
-    fn said(more: &Value) -> Value {
-        let mut members = json!({
-            "type": "oauth2-client-credentials", "name": "crm", "token-service-url": "https://auth.example/token",
-            "client-id": "id", "client-secret": "s3cret",
-        });
+    fn overlaid(mut members: Value, more: &Value) -> Value {
         for (name, value) in more.as_object().expect("an object") {
             members[name] = value.clone();
         }
         members
+    }
+
+    fn said(more: &Value) -> Value {
+        let members = json!({
+            "type": "oauth2-client-credentials", "name": "crm", "token-service-url": "https://auth.example/token",
+            "client-id": "id", "client-secret": "s3cret",
+        });
+        overlaid(members, more)
     }
 
     fn made(more: &Value) -> Result<(Artifact, Secrets), ArtifactError> {
@@ -495,14 +499,11 @@ mod tests {
     #[test]
     fn an_authorization_code_artifact_has_the_models_bounds() {
         let code = |more: &Value| {
-            let mut members = json!({
+            let members = json!({
                 "type": "oauth2-authorization-code", "name": "mail", "client-id": "id", "client-secret": "s",
                 "authorization-url": "https://auth.example/auth", "token-service-url": "https://auth.example/token",
             });
-            for (name, value) in more.as_object().expect("an object") {
-                members[name] = value.clone();
-            }
-            Parameters::parse(members)?.create("i".into(), 7)
+            Parameters::parse(overlaid(members, more))?.create("i".into(), 7)
         };
         let days = |more: &Value| code(more).expect("made").0.authorization_code().expect("code").refresh_days;
         assert_eq!(days(&json!({})), None);

@@ -2,8 +2,8 @@
 //! plays the kinds there are.
 
 use crate::process::{Serving, Site};
-use crate::stub::{Stub, reply};
-use crate::world::{World, until};
+use crate::stub::{Stub, echo, form, reply};
+use crate::world::{World, overlaid, until};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -25,14 +25,6 @@ routes:
     World::changed("", |text| format!("{allow}{}{routes}", text.trim_end()))
 }
 
-fn echo() -> Stub {
-    Stub::new(|_, seen| reply("200 OK", &json!({ "authorization": seen.header("authorization") }).to_string()))
-}
-
-fn form(text: &str) -> HashMap<String, String> {
-    url::form_urlencoded::parse(text.as_bytes()).into_owned().collect()
-}
-
 /// Access tokens of so many seconds; each refresh gives another refresh token.
 fn rotating(life: i64) -> Stub {
     Stub::new(move |before, _| {
@@ -43,14 +35,12 @@ fn rotating(life: i64) -> Stub {
 }
 
 fn deploy(world: &World, provider: &Stub, more: &Value) {
-    let mut members = json!({
+    let members = json!({
         "type": "oauth2-authorization-code", "name": "mail", "client-id": "id", "client-secret": "s3cret", "scope": "a b",
         "authorization-url": format!("http://{}/auth?prompt=consent", provider.address),
         "token-service-url": format!("http://{}/token", provider.address),
     });
-    for (name, value) in more.as_object().expect("an object") {
-        members[name] = value.clone();
-    }
+    let members = overlaid(members, more);
     std::fs::write(world.file("m.json"), members.to_string()).expect("written");
     let file = world.file("m.json");
     world.done(&["credential", "create", "--parameters", file.to_str().expect("a path")]);

@@ -1,7 +1,7 @@
 //! Outbound credentials: fetched, shared, renewed, refused, and never shown to a caller.
 
-use crate::stub::{Seen, Stub, reply};
-use crate::world::{HOLD, World, time_until, until};
+use crate::stub::{Seen, Stub, echo, reply};
+use crate::world::{HOLD, World, overlaid, time_until, until};
 use flowgate::config;
 use flowgate::domain::material::Parameters;
 use flowgate::gateway::administer::Administration;
@@ -42,14 +42,11 @@ fn provider() -> Stub {
 }
 
 fn parameters(provider: &Stub, more: &Value) -> Value {
-    let mut members = json!({
+    let members = json!({
         "type": "oauth2-client-credentials", "name": "crm", "client-id": "our id", "client-secret": "s3cr3t-of-ours",
         "token-service-url": format!("http://{}/token?tenant=a", provider.address),
     });
-    for (name, value) in more.as_object().expect("an object") {
-        members[name] = value.clone();
-    }
-    members
+    overlaid(members, more)
 }
 
 fn put(world: &World, verb: &str, parameters: &Value) -> std::process::Output {
@@ -63,13 +60,11 @@ fn deploy(world: &World, provider: &Stub, more: &Value) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A backend that takes one token, which a test may change.
-fn echo() -> Stub {
+/// A backend that takes any token but the first.
+fn refusing_the_first() -> Stub {
     Stub::new(|_, seen| {
-        reply(
-            "200 OK",
-            &json!({ "authorization": seen.header("authorization"), "x-token": seen.header("x-token"), "twin": seen.header("x_token") }).to_string(),
-        )
+        let good = seen.header("authorization").is_some_and(|value| value != "Bearer t0");
+        if good { reply("200 OK", "{}") } else { reply("401 Unauthorized", "{}") }
     })
 }
 
@@ -151,10 +146,7 @@ fn a_failing_fetch_leaves_the_token_that_there_is() {
 #[test]
 fn a_refused_token_is_replaced_once_and_the_call_made_again() {
     let provider = provider();
-    let backend = Stub::new(|_, seen| {
-        let good = seen.header("authorization").is_some_and(|value| value != "Bearer t0");
-        if good { reply("200 OK", "{}") } else { reply("401 Unauthorized", "{}") }
-    });
+    let backend = refusing_the_first();
     let world = world(&backend);
     deploy(&world, &provider, &json!({}));
     works(&world);
@@ -169,10 +161,7 @@ fn a_refused_token_is_replaced_once_and_the_call_made_again() {
 #[test]
 fn a_call_with_a_body_is_not_made_again_but_the_next_has_another_token() {
     let provider = provider();
-    let backend = Stub::new(|_, seen| {
-        let good = seen.header("authorization").is_some_and(|value| value != "Bearer t0");
-        if good { reply("200 OK", "{}") } else { reply("401 Unauthorized", "{}") }
-    });
+    let backend = refusing_the_first();
     let world = world(&backend);
     deploy(&world, &provider, &json!({}));
     until("the token is there", || world.done(&["credential", "list"]).contains("Deployed"));
@@ -186,13 +175,8 @@ fn a_call_with_a_body_is_not_made_again_but_the_next_has_another_token() {
 
 #[test]
 fn two_hundred_callers_at_once_cause_one_token_request() {
-    let provider = Stub::new(|before, _| {
-        reply("200 OK", &json!({ "access_token": format!("t{before}"), "expires_in": 3600 }).to_string())
-    });
-    let backend = Stub::new(|_, seen| {
-        let good = seen.header("authorization").is_some_and(|value| value != "Bearer t0");
-        if good { reply("200 OK", "{}") } else { reply("401 Unauthorized", "{}") }
-    });
+    let provider = provider();
+    let backend = refusing_the_first();
     let world = world(&backend);
     deploy(&world, &provider, &json!({}));
     until("the token is there", || {

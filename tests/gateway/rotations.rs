@@ -1,6 +1,7 @@
 //! Consents and their rotations for each kind of provider, with a clock that the test moves.
 
-use crate::stub::{Seen, Stub, reply};
+use crate::stub::{Seen, Stub, form, reply};
+use crate::world::overlaid;
 use flowgate::config::{MasterKeySource, StoreSetting};
 use flowgate::domain::artifact::{Artifact, MAX_AUTHORIZATION_CODE};
 use flowgate::domain::authorization::{Callback, Ended};
@@ -89,19 +90,12 @@ impl Place {
 }
 
 fn parameters(provider: &Stub, name: &str, more: &Value) -> Value {
-    let mut members = json!({
+    let members = json!({
         "type": "oauth2-authorization-code", "name": name, "client-id": "id", "client-secret": "s3cret", "scope": "a b",
         "authorization-url": format!("http://{}/auth", provider.address),
         "token-service-url": format!("http://{}/token", provider.address),
     });
-    for (name, value) in more.as_object().expect("an object") {
-        members[name] = value.clone();
-    }
-    members
-}
-
-fn form(text: &str) -> HashMap<String, String> {
-    url::form_urlencoded::parse(text.as_bytes()).into_owned().collect()
+    overlaid(members, more)
 }
 
 /// What a provider makes of the refresh token that it is shown.

@@ -1,5 +1,7 @@
 //! A scripted HTTP server: answers as a test says and keeps a journal of what it was sent.
 
+use serde_json::json;
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -61,6 +63,21 @@ impl Stub {
 
 pub fn reply(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// A backend that tells which token it was called with.
+pub fn echo() -> Stub {
+    Stub::new(|_, seen| {
+        reply(
+            "200 OK",
+            &json!({ "authorization": seen.header("authorization"), "x-token": seen.header("x-token"), "twin": seen.header("x_token") }).to_string(),
+        )
+    })
+}
+
+/// The members of a form or a query.
+pub fn form(text: &str) -> HashMap<String, String> {
+    url::form_urlencoded::parse(text.as_bytes()).into_owned().collect()
 }
 
 fn serve(stream: TcpStream, journal: &Mutex<Vec<Seen>>, script: &Mutex<Arc<Script>>) {

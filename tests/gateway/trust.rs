@@ -4,6 +4,7 @@ use crate::certificates::{asks, becomes, call_by, token_by, trusting, upload, wr
 use crate::partner::{Pair, Partner, named};
 use crate::world::{HOLD, ROUTES, World, time_until, until};
 use rcgen::SerialNumber;
+use std::process::Output;
 
 /// A world with the routes of two partners and whatever CAs each place names.
 fn world_of(
@@ -25,22 +26,18 @@ fn world_of(
     world
 }
 
-fn upload_as(world: &World, instance: &str, pair: &Pair) {
+/// Offers an unpinned certificate as an instance's key.
+fn offer(world: &World, instance: &str, pair: &Pair) -> Output {
     let file = world.file(&format!("{instance}.pem"));
     std::fs::write(&file, &pair.chain).expect("written");
     let file = file.to_str().expect("a path");
-    world.done(&[
-        "key",
-        "create",
-        instance,
-        "ext",
-        "--key-type",
-        "certificate_external",
-        "--certificate",
-        file,
-        "--pin-certificate",
-        "false",
-    ]);
+    let kind = ["--key-type", "certificate_external", "--certificate", file, "--pin-certificate", "false"];
+    world.cli(&[&["key", "create", instance, "ext"], kind.as_slice()].concat())
+}
+
+fn upload_as(world: &World, instance: &str, pair: &Pair) {
+    let output = offer(world, instance, pair);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
@@ -87,20 +84,7 @@ fn an_instance_with_its_own_ca_is_reached_by_no_other() {
     // the other instances gain nothing by it
     world.sender("t", "ESBMessaging.send");
     let named = two.client(|leaf| leaf.distinguished_name = named("t"));
-    std::fs::write(world.file("t.pem"), &named.chain).expect("written");
-    let file = world.file("t.pem");
-    let output = world.cli(&[
-        "key",
-        "create",
-        "t",
-        "ext",
-        "--key-type",
-        "certificate_external",
-        "--certificate",
-        file.to_str().expect("a path"),
-        "--pin-certificate",
-        "false",
-    ]);
+    let output = offer(&world, "t", &named);
     assert!(String::from_utf8_lossy(&output.stderr).contains("the issuer CN=two is neither trusted"));
 }
 

@@ -292,6 +292,14 @@ pub fn basic(id: &str, secret: &str) -> String {
     format!("Authorization: Basic {}\r\n", STANDARD.encode(format!("{id}:{secret}")))
 }
 
+/// A JSON object with the members of another over its own.
+pub fn overlaid(mut members: Value, more: &Value) -> Value {
+    for (name, value) in more.as_object().expect("an object") {
+        members[name] = value.clone();
+    }
+    members
+}
+
 /// Waits for a condition, never for time; fails after longer than any promise.
 pub fn until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();

@@ -2,6 +2,7 @@
 
 use crate::crypto::trust::provider;
 use bytes::Bytes;
+use http::response::Parts;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -10,10 +11,12 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Url;
 
 const TIME: Duration = Duration::from_secs(30);
+/// Bytes of an answer.
 const MOST: usize = 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
@@ -24,12 +27,19 @@ pub enum ClientError {
     Connect(String, std::io::Error),
     #[error("the TLS client cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    #[error("no answer within 30 s")]
+    Late,
+}
+
+/// Why an exchange over a connection came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
     #[error("the request failed: {0}")]
     Http(#[from] hyper::Error),
     #[error("the answer cannot be read: {0}")]
     Body(Box<dyn std::error::Error + Send + Sync>),
-    #[error("no answer within 30 s")]
-    Late,
 }
 
 /// A client certificate with its key.
@@ -55,16 +65,25 @@ pub async fn send(
         let failed = |error| ClientError::Connect(authority.clone(), error);
         let stream = TcpStream::connect(&authority).await.map_err(failed)?;
         let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(failed)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
         let host = http::HeaderValue::try_from(authority.as_str()).map_err(|_| bad())?;
         request.headers_mut().insert(http::header::HOST, host);
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MOST).collect().await.map_err(ClientError::Body)?;
-        Ok((status, body.to_bytes()))
+        let (head, body) = exchange(stream, request).await?;
+        Ok((head.status, body))
     };
     tokio::time::timeout(TIME, work).await.map_err(|_| ClientError::Late)?
+}
+
+/// One request and its whole answer, of a bounded size, over a connection that then ends.
+pub(super) async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<(Parts, Bytes), ExchangeError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    let body = Limited::new(body, MOST).collect().await.map_err(ExchangeError::Body);
+    connection.abort();
+    Ok((head, body?.to_bytes()))
 }
 
 fn config(cas: &[CertificateDer<'static>], auth: Option<ClientAuth>) -> Result<ClientConfig, rustls::Error> {

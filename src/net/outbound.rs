@@ -1,15 +1,13 @@
 //! Calls of our own to token services: guarded. The address that was resolved is the one that is
 //! judged and connected to; redirects are not followed; size and time have an end.
 
-use super::client::{ClientAuth, tls};
+use super::client::{self, ClientAuth, ExchangeError, tls};
 use crate::domain::exchange::TokenRequest;
 use crate::domain::target::{Refused, Target, judge};
 use bytes::Bytes;
 use http::header::{HOST, HeaderMap, USER_AGENT};
 use http::{HeaderValue, Method, Request};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use ipnet::IpNet;
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -24,8 +22,6 @@ use url::Host;
 
 const CONNECT: Duration = Duration::from_secs(5);
 const TIME: Duration = Duration::from_secs(20);
-/// Bytes of an answer.
-const MOST: usize = 1 << 20;
 
 /// Where calls may go, and who vouches for those who answer.
 #[derive(Debug, Clone)]
@@ -145,10 +141,7 @@ async fn send(
     authority: &str,
     request: &TokenRequest,
 ) -> Result<Answered, OutboundError> {
-    let failed = |error| OutboundError::Http(authority.to_owned(), error);
     let bad = || OutboundError::Host(authority.to_owned());
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let connection = tokio::spawn(connection);
     let body = Full::new(Bytes::copy_from_slice(request.body.expose_secret().as_bytes()));
     let mut message = Request::builder().method(Method::POST).uri(&request.path).body(body).map_err(|_| bad())?;
     let headers = message.headers_mut();
@@ -157,9 +150,9 @@ async fn send(
     for (name, value) in &request.headers {
         headers.append(name, value.clone());
     }
-    let response = sender.send_request(message).await.map_err(failed)?;
-    let (head, body) = response.into_parts();
-    let body = Limited::new(body, MOST).collect().await.map_err(|_| OutboundError::Body(authority.to_owned()));
-    connection.abort();
-    Ok(Answered { status: head.status.as_u16(), headers: head.headers, body: body?.to_bytes() })
+    let (head, body) = client::exchange(stream, message).await.map_err(|error| match error {
+        ExchangeError::Http(error) => OutboundError::Http(authority.to_owned(), error),
+        ExchangeError::Body(_) => OutboundError::Body(authority.to_owned()),
+    })?;
+    Ok(Answered { status: head.status.as_u16(), headers: head.headers, body })
 }

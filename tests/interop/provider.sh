@@ -6,36 +6,19 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 source "$here/check.sh"
+source "$here/processes.sh"
+patience=20
 
 binary=$(realpath "${1:?usage: provider.sh BINARY WORKDIR}")
 work=${2:?usage: provider.sh BINARY WORKDIR}
 rm -rf "$work"
 mkdir -p "$work"
 cd "$work"
-# a proxy that the machine may have is not meant for loopback
-export NO_PROXY='*' no_proxy='*'
 export NODE_EXTRA_CA_CERTS=$PWD/certs/ca.pem NODE_OPTIONS=--dns-result-order=ipv4first
-
-host=127.0.0.1
-processes=()
-trap 'kill "${processes[@]}" 2>/dev/null || true; wait || true' EXIT
-
-until_true() {
-    local deadline=$((SECONDS + 20))
-    until "$@" >/dev/null 2>&1; do
-        ((SECONDS < deadline)) || { echo "waited in vain: $*" >&2; return 1; }
-        read -rt 0.05 <> <(:) || true
-    done
-}
 
 # --- gateway and provider ---------------------------------------------------------------------------
 
-read -r port admin backend provider provider_tls < <(python3 - <<'PYTHON'
-import socket
-sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
-print(*(each.getsockname()[1] for each in sockets))
-PYTHON
-)
+read -r port admin backend provider provider_tls < <(free_ports 5)
 gateway=https://localhost:$port
 issuer=http://$host:$provider
 secret='s3cret:+%/&= ~'
@@ -59,14 +42,6 @@ YAML
 get() { curl -sS --cacert certs/ca.pem --max-time 20 -w '\n%{http_code}' "$@"; }
 up() { [[ $(get "$gateway/open") == *$'\n200' ]]; }
 flowgate() { "$binary" "$@" --config config.yaml; }
-
-# start NAME COMMAND...: in the background, until the end of this script; its id is $!.
-start() {
-    local name=$1
-    shift
-    "$@" >>"$name.out" 2>>"$name.err" &
-    processes+=($!)
-}
 
 # The demo brings the echo that the routes lead to.
 start_gateway() {

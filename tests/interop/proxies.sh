@@ -6,6 +6,8 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 source "$here/check.sh"
+source "$here/processes.sh"
+patience=10
 
 binary=$(realpath "${1:?usage: proxies.sh BINARY WORKDIR}")
 work=${2:?usage: proxies.sh BINARY WORKDIR}
@@ -14,20 +16,6 @@ mkdir -p "$work"/{certs/trusted-cas,ca/partner,ca/impostor,who,nginx}
 cd "$work"
 work=$PWD
 PATH=$PATH:/usr/sbin
-# a proxy that the machine may have is not meant for loopback
-export NO_PROXY='*' no_proxy='*'
-
-host=127.0.0.1
-processes=()
-trap 'kill "${processes[@]}" 2>/dev/null || true; wait || true' EXIT
-
-until_true() {
-    local deadline=$((SECONDS + 10))
-    until "$@" >/dev/null 2>&1; do
-        ((SECONDS < deadline)) || { echo "waited in vain: $*" >&2; return 1; }
-        read -rt 0.05 <> <(:) || true
-    done
-}
 
 # --- certificates -----------------------------------------------------------------------------------
 
@@ -107,13 +95,6 @@ percent_pem() { python3 -c 'import sys, urllib.parse; print(urllib.parse.quote(o
 
 # --- gateway and proxies ----------------------------------------------------------------------------
 
-free_ports() {
-    python3 - "$1" <<'PYTHON'
-import socket, sys
-sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
-print(*(each.getsockname()[1] for each in sockets))
-PYTHON
-}
 read -r direct for_nginx for_haproxy stranger rfc9440 envoy admin backend nginx haproxy < <(free_ports 10)
 
 # The proxies pass on whatever certificate they are shown: judging is the gateway's part.
@@ -187,14 +168,6 @@ frontend callers
 backend gateway
     server gateway $host:$for_haproxy send-proxy-v2
 CFG
-}
-
-# start NAME COMMAND...: in the background, until the end of this script.
-start() {
-    local name=$1
-    shift
-    "$@" >"$name.out" 2>"$name.err" &
-    processes+=($!)
 }
 
 flowgate() { "$binary" "$@" --config config.yaml >>commands.log; }

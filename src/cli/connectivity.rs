@@ -4,13 +4,13 @@
 use super::run::{now, read};
 use super::{ConnectivityTest, Failure, Outcome, output};
 use crate::crypto::digest::hex;
+use crate::crypto::identity::Identity;
 use crate::crypto::keyring::pem;
-use crate::crypto::x509::{self, Certificate};
+use crate::crypto::x509::Certificate;
 use crate::domain::key::model_time;
-use crate::net::client::ClientAuth;
 use crate::net::probe::{self, Seen};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::CertificateDer;
+use secrecy::SecretString;
 use std::fmt::Write;
 use std::fs::File;
 use std::io::Write as _;
@@ -64,12 +64,11 @@ fn target(text: &str) -> Result<(&str, u16), Failure> {
     if host.is_empty() { Err(shape()) } else { Ok((host, port)) }
 }
 
-fn client(certificate: Option<&Path>, key: Option<&Path>) -> Result<Option<ClientAuth>, Failure> {
+fn client(certificate: Option<&Path>, key: Option<&Path>) -> Result<Option<Identity>, Failure> {
     let (Some(certificate), Some(key)) = (certificate, key) else { return Ok(None) };
-    let chain = x509::chain(&read(certificate)?)?;
-    let pem = PrivateKeyDer::from_pem_slice(read(key)?.as_bytes());
-    let key = pem.map_err(|error| Failure::text(format!("{} holds no private key: {error}", key.display())))?;
-    Ok(Some(ClientAuth { chain, key }))
+    let identity = Identity::from_pem(&read(certificate)?, &SecretString::from(read(key)?));
+    let shown = |error| Failure::text(format!("{} with {}: {error}", certificate.display(), key.display()));
+    Ok(Some(identity.map_err(shown)?))
 }
 
 fn report(text: &mut String, target: &str, seen: &Seen, chain: &[Certificate], with_client: bool) {

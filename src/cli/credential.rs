@@ -96,8 +96,7 @@ async fn authorize(opened: &Opened, name: &ArtifactName, no_wait: bool) -> Outco
 }
 
 async fn keep(opened: &Opened, artifact: &Artifact, wish: Wish) -> Result<Held, Failure> {
-    let outbound = &opened.config.outbound;
-    let policy = Policy::new(outbound.allow_networks.clone(), outbound.trusted_cas.iter().cloned());
+    let policy = Policy::new(&opened.config.outbound);
     let keeper = Keeper::new(opened.store.clone(), policy, Arc::new(SystemClock), random::uuid());
     let held = keeper.keep(artifact, wish).await;
     held.map_err(|trouble| Failure::text(format!("credential `{}` has no token: {}", artifact.name, trouble.text)))
@@ -157,6 +156,7 @@ fn shown(opened: &Opened, format: Format, artifact: &Artifact, state: &Credentia
             ("content-type", json!(grant.content_type)),
             ("resource", json!(grant.resource)),
             ("audience", json!(grant.audience)),
+            // keys and places; the values are kept with the secrets
             ("custom-parameters", json!(grant.custom)),
         ],
         Grant::AuthorizationCode(grant) => vec![

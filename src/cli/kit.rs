@@ -58,7 +58,7 @@ pub fn write(config: &Config, shown: &Value, dir: &Path) -> Outcome {
 /// The certificate that a sender must trust: the top of the server's chain, or the system's root
 /// above it.
 fn server_root(config: &Config) -> Option<Certificate> {
-    let chain = config.listeners.iter().find_map(|listener| listener.tls.as_ref()).map(|tls| &tls.chain)?;
+    let chain = config.listeners.iter().find_map(|listener| listener.tls.as_ref()).map(|tls| &tls.identity.chain)?;
     let top = Certificate::from_der(chain.last()?).ok()?;
     if top.self_issued() {
         return Some(top);

@@ -2,18 +2,18 @@
 
 use super::run::{Opened, now, read, read_json};
 use super::{Failure, Outcome, output};
+use crate::crypto::identity::Identity;
 use crate::crypto::jws::Compact;
 use crate::crypto::x509;
 use crate::domain::key::model_time;
 use crate::domain::signing::SigningKeyRecord;
 use crate::gateway::administer::signing;
-use crate::net::client::{self, ClientAuth};
+use crate::net::client;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::Full;
-use rustls_pki_types::PrivateKeyDer;
-use rustls_pki_types::pem::PemObject;
+use secrecy::SecretString;
 use serde_json::{Value, json};
 use std::io::Read;
 use std::path::Path;
@@ -43,14 +43,13 @@ impl ServiceKey {
         self.text("tokenurl").map_or_else(|| format!("{}/oauth/token", base()), str::to_owned)
     }
 
-    fn client_auth(&self) -> Result<Option<ClientAuth>, Failure> {
+    fn identity(&self) -> Result<Option<Identity>, Failure> {
         let (Some(chain), Some(key), None) = (self.text("certificate"), self.text("key"), self.text("clientsecret"))
         else {
             return Ok(None);
         };
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
-            .map_err(|error| Failure::text(format!("the key in the service key cannot be read: {error}")))?;
-        Ok(Some(ClientAuth { chain: x509::chain(chain)?, key }))
+        let identity = Identity::from_pem(chain, &SecretString::from(key));
+        Ok(Some(identity.map_err(|error| Failure::text(format!("the service key: {error}")))?))
     }
 }
 
@@ -71,8 +70,7 @@ pub async fn get(key: &Path, cacert: Option<&Path>) -> Outcome {
         .append_pair("grant_type", "client_credentials")
         .append_pair("client_id", id)
         .finish();
-    let (status, body) =
-        client::send(&url, request.body(Full::new(Bytes::from(form)))?, &cas, key.client_auth()?).await?;
+    let (status, body) = client::send(&url, request.body(Full::new(Bytes::from(form)))?, &cas, key.identity()?).await?;
     let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
     match answer.get("access_token").and_then(Value::as_str) {
         Some(token) if status.is_success() => output::print(&format!("{token}\n")),

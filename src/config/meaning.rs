@@ -7,13 +7,13 @@ use super::source::Places;
 use super::{Config, Limits, Listener, MasterKeySource, StoreSetting, TenantSetting, TlsMaterial, Tokens};
 use super::{disk, units};
 use crate::crypto::digest::sha256;
+use crate::crypto::identity::Identity;
 use crate::crypto::seal::MasterKey;
 use crate::crypto::trust::Revocation;
 use crate::crypto::x509::{self, Crl};
 use crate::domain::key::Origin;
 use http::HeaderName;
 use ipnet::IpNet;
-use rustls::sign::CertifiedKey;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use secrecy::SecretString;
@@ -269,15 +269,10 @@ impl<'a> Meaning<'a> {
         });
         let trusted_cas = said.trusted_cas.as_ref().map(|list| self.trusted_cas(pointer, list));
         let (chain, key) = (chain?, key?);
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        match CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider) {
-            Ok(_) => Some(TlsMaterial { chain, key, trusted_cas }),
+        match Identity::paired(chain, key) {
+            Ok(identity) => Some(TlsMaterial { identity, trusted_cas }),
             Err(error) => {
-                self.error(
-                    &at_key,
-                    format!("certificate and key do not belong together or cannot be used: {error}"),
-                    "give the key that the certificate was made for",
-                );
+                self.error(&at_key, error.to_string(), "give the key that the certificate was made for");
                 None
             }
         }

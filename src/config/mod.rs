@@ -12,6 +12,7 @@ mod source;
 pub mod units;
 
 use crate::crypto::digest::{Digest, sha256};
+use crate::crypto::identity::Identity;
 use crate::crypto::keyring::Algorithm;
 use crate::crypto::trust::Revocation;
 use crate::crypto::x509::{Certificate, Crl};
@@ -20,7 +21,7 @@ use crate::domain::route::Route;
 use fault::Faults;
 use http::HeaderName;
 use ipnet::IpNet;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::CertificateDer;
 use secrecy::SecretString;
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -77,8 +78,7 @@ pub struct Outbound {
 /// A server certificate with its key, read and known to belong together.
 #[derive(Debug)]
 pub struct TlsMaterial {
-    pub chain: Vec<CertificateDer<'static>>,
-    pub key: PrivateKeyDer<'static>,
+    pub identity: Identity,
     /// The CAs of this listener alone.
     pub trusted_cas: Option<Vec<Certificate>>,
 }

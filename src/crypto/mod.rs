@@ -6,6 +6,7 @@ pub mod digest;
 mod distrust;
 pub mod dn;
 pub mod examine;
+pub mod identity;
 pub mod json;
 pub mod jws;
 pub mod keyring;

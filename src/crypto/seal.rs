@@ -125,6 +125,12 @@ impl Vault {
         STANDARD.encode(seal_with(&self.seal, place, plain))
     }
 
+    /// A sealed text.
+    pub fn unseal_text(&self, place: &str, sealed: &str) -> Result<SecretString, SealError> {
+        let plain = self.unseal(place, sealed)?;
+        Ok(SecretString::from(std::str::from_utf8(&plain).map_err(|_| SealError::Damaged)?))
+    }
+
     pub fn unseal(&self, place: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let bytes = STANDARD.decode(sealed).map_err(|_| SealError::Damaged)?;
         open_with(&self.seal, place, &bytes)

@@ -4,6 +4,7 @@
 use super::name::ArtifactName;
 use super::record::{Claim, Record};
 use super::target::Target;
+use crate::crypto::identity::{Identity, IdentityError};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -163,11 +164,11 @@ pub enum Part {
     Url,
 }
 
-/// One more parameter of the token request.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// One more parameter of the token request. Its value may be a secret and is kept with those, in
+/// the same order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Custom {
     pub key: String,
-    pub value: String,
     #[serde(rename = "send-as-part-of")]
     pub part: Part,
 }
@@ -179,6 +180,8 @@ pub struct Secrets {
     /// PEM, for a certificate or an assertion.
     pub certificate: Option<String>,
     pub private_key: Option<SecretString>,
+    /// The values of custom parameters, in their order.
+    pub custom: Vec<SecretString>,
 }
 
 impl Secrets {
@@ -189,6 +192,7 @@ impl Secrets {
             "client-secret": secret(&self.client_secret),
             "certificate": self.certificate,
             "private-key": secret(&self.private_key),
+            "custom": self.custom.iter().map(ExposeSecret::expose_secret).collect::<Vec<_>>(),
         });
         SecretString::from(members.to_string())
     }
@@ -196,13 +200,22 @@ impl Secrets {
     pub fn from_json(text: &[u8]) -> Option<Self> {
         let members: Value = serde_json::from_slice(text).ok()?;
         let text = |name: &str| members.get(name).and_then(Value::as_str).map(str::to_owned);
+        let custom = members.get("custom").and_then(Value::as_array).into_iter().flatten();
         Some(Self {
             client_secret: text("client-secret").map(SecretString::from),
             certificate: text("certificate"),
             private_key: text("private-key").map(SecretString::from),
+            custom: custom.filter_map(Value::as_str).map(SecretString::from).collect(),
         })
     }
 
+    /// Certificate and private key, where both are there and fit.
+    pub fn identity(&self) -> Result<Identity, IdentityError> {
+        let key = self.private_key.as_ref().ok_or(IdentityError::Key)?;
+        Identity::from_pem(self.certificate.as_deref().unwrap_or_default(), key)
+    }
+
+    /// Whether there is nothing that proves a client.
     pub fn none(&self) -> bool {
         self.client_secret.is_none() && self.certificate.is_none() && self.private_key.is_none()
     }

@@ -117,7 +117,7 @@ pub fn request(
     }
     authenticate(artifact, secrets, &mut parts, jti, now)?;
     if let Grant::ClientCredentials(grant) = &artifact.grant {
-        parts.custom(&grant.custom)?;
+        parts.custom(&grant.custom, &secrets.custom)?;
     }
     Ok(assemble(artifact, parts))
 }
@@ -163,15 +163,17 @@ impl Parts {
         self.body.push((name.to_owned(), value.to_owned()));
     }
 
-    fn custom(&mut self, rows: &[Custom]) -> Result<(), BadRequest> {
-        for row in rows {
-            let pair = (row.key.clone(), row.value.clone());
+    fn custom(&mut self, rows: &[Custom], values: &[SecretString]) -> Result<(), BadRequest> {
+        for (row, value) in rows.iter().zip(values) {
+            let pair = (row.key.clone(), value.expose_secret().to_owned());
             match row.part {
                 Part::Body => self.body.push(pair),
                 Part::Url => self.url.push(pair),
                 Part::Header => {
                     let name = HeaderName::try_from(pair.0).map_err(|_| BadRequest::Field)?;
-                    self.headers.push((name, HeaderValue::try_from(pair.1).map_err(|_| BadRequest::Field)?));
+                    let mut value = HeaderValue::try_from(pair.1).map_err(|_| BadRequest::Field)?;
+                    value.set_sensitive(true);
+                    self.headers.push((name, value));
                 }
             }
         }
@@ -213,14 +215,17 @@ fn authenticate(
     Ok(())
 }
 
+/// A private key that can sign assertions.
+pub fn assertion_key(pem: &SecretString) -> Result<SigningKey, BadRequest> {
+    let key = PrivateKeyDer::from_pem_slice(pem.expose_secret().as_bytes()).map_err(|_| BadRequest::Key)?;
+    let mut algorithms = [Algorithm::RS256, Algorithm::ES256].into_iter();
+    algorithms.find_map(|algorithm| SigningKey::prepare(algorithm, key.secret_der()).ok()).ok_or(BadRequest::Key)
+}
+
 /// RFC 7523, 3, with the thumbprints by which Microsoft finds the key.
 fn assertion(artifact: &Artifact, secrets: &Secrets, jti: &str, now: i64) -> Result<String, BadRequest> {
     let pem = secrets.private_key.as_ref().ok_or(BadRequest::Key)?;
-    let key = PrivateKeyDer::from_pem_slice(pem.expose_secret().as_bytes()).map_err(|_| BadRequest::Key)?;
-    let prepared = [Algorithm::RS256, Algorithm::ES256]
-        .into_iter()
-        .find_map(|algorithm| SigningKey::prepare(algorithm, key.secret_der()).ok());
-    let key = prepared.ok_or(BadRequest::Key)?;
+    let key = assertion_key(pem)?;
     let mut header = object!({ "alg": key.algorithm.name(), "typ": "JWT" });
     if let Some(text) = &secrets.certificate {
         let leaf = x509::chain(text)?;
@@ -378,7 +383,10 @@ fn life(value: Option<&Value>) -> i64 {
 /// A stranger's words, fit for a log line and a page: shortened, escaped, without secrets.
 fn plain(text: &str, secrets: &Secrets) -> String {
     let mut text = text.to_owned();
-    for secret in [&secrets.client_secret, &secrets.private_key].into_iter().flatten() {
+    let own = [&secrets.client_secret, &secrets.private_key].into_iter().flatten();
+    // a short custom value, such as `1`, is no secret and would eat the words
+    let custom = secrets.custom.iter().filter(|value| value.expose_secret().len() >= 6);
+    for secret in own.chain(custom) {
         text = text.replace(secret.expose_secret(), "***");
     }
     let odd = |c: char| {

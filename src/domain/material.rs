@@ -5,12 +5,15 @@ use super::artifact::{
     AUTHORIZATION_CODE, Artifact, Authentication, AuthorizationCode, BasicEncoding, CLIENT_CREDENTIALS,
     ClientCredentials, ContentType, Custom, Grant, MAX_AUTHORIZATION_CODE, Part, Provider, Secrets,
 };
+use super::exchange;
 use super::instance::Suggestion;
 use super::name::ArtifactName;
 use super::target::{BadTarget, Target};
+use crate::crypto::identity::IdentityError;
 use crate::crypto::trust::{Unfit, fit};
 use crate::crypto::x509::{self, Certificate};
 use secrecy::SecretString;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
@@ -72,6 +75,12 @@ pub enum ArtifactError {
     Name(#[from] super::name::BadName),
     #[error("there are {0} custom parameters, at most 20 are sent")]
     TooManyCustom(usize),
+    #[error(
+        "`custom-parameters` must be given again: the token service has changed, and their values are not sent where they were not meant to go"
+    )]
+    CustomAgain,
+    #[error("custom parameter `{0}` is there twice in a JSON body, which has each name once")]
+    TwiceInJson(String),
     #[error("custom parameter `{0}` is there twice with the same value and place")]
     Duplicate(String),
     #[error(
@@ -88,6 +97,10 @@ pub enum ArtifactError {
     SecretAgain,
     #[error("`certificate` and `private-key` (PEM) are both needed for {0}")]
     NoKey(&'static str),
+    #[error("private-key: {0}")]
+    AssertionKey(String),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error("trusted-cas: {0}")]
     TrustedCa(#[from] Unfit),
 }
@@ -176,7 +189,7 @@ impl Parameters {
             updated: now,
         };
         let artifact = self.over(artifact, now)?;
-        let secrets = self.secrets()?;
+        let secrets = self.secrets(Vec::new())?;
         complete(&artifact, &secrets)?;
         Ok((artifact, secrets))
     }
@@ -188,14 +201,18 @@ impl Parameters {
             return Err(ArtifactError::TypeChanged);
         }
         let after = self.over(before.clone(), now)?;
-        let given = self.secrets()?;
+        let custom = kept.custom.clone();
+        let given = self.secrets(custom)?;
         let moved = after.token_url != before.token_url
             || after.client_id != before.client_id
             || after.authentication != before.authentication
             || after.trusted_cas != before.trusted_cas;
         let secrets = match (given.none(), moved) {
             (true, true) => return Err(ArtifactError::SecretAgain),
-            (true, false) => kept,
+            (_, true) if !given.custom.is_empty() && !self.members.contains_key("custom-parameters") => {
+                return Err(ArtifactError::CustomAgain);
+            }
+            (true, false) => Secrets { custom: given.custom, ..kept },
             (false, _) => given,
         };
         complete(&after, &secrets)?;
@@ -266,9 +283,14 @@ impl Parameters {
         self.optional("resource", &mut grant.resource)?;
         self.optional("audience", &mut grant.audience)?;
         if let Some(list) = self.members.get("custom-parameters") {
-            grant.custom = custom(list)?;
+            grant.custom = custom(list)?.into_iter().map(Said::parameter).collect();
         }
-        Ok(())
+        let body = |one: &&Custom| one.part == Part::Body && grant.content_type == ContentType::Json;
+        let mut names = HashSet::new();
+        match grant.custom.iter().filter(body).find(|one| !names.insert(one.key.as_str())) {
+            Some(twice) => Err(ArtifactError::TwiceInJson(twice.key.clone())),
+            None => Ok(()),
+        }
     }
 
     fn authorization_code(&self, grant: &mut AuthorizationCode) -> Result<(), ArtifactError> {
@@ -312,8 +334,14 @@ impl Parameters {
         text.map(|text| Target::parse(&text).map_err(|error| ArtifactError::Target(name, error))).transpose()
     }
 
-    fn secrets(&self) -> Result<Secrets, ArtifactError> {
+    /// What is given, with `before` for custom values that are not.
+    fn secrets(&self, before: Vec<SecretString>) -> Result<Secrets, ArtifactError> {
+        let custom = match self.members.get("custom-parameters") {
+            Some(list) => custom(list)?.into_iter().map(|one| SecretString::from(one.value)).collect(),
+            None => before,
+        };
         Ok(Secrets {
+            custom,
             client_secret: self.text("client-secret")?.map(SecretString::from),
             certificate: self.long("certificate")?,
             private_key: self.long("private-key")?.map(SecretString::from),
@@ -376,13 +404,34 @@ fn complete(artifact: &Artifact, secrets: &Secrets) -> Result<(), ArtifactError>
         }
         Authentication::Certificate if !keyed => Err(ArtifactError::NoKey("client-authentication certificate")),
         Authentication::PrivateKeyJwt if !keyed => Err(ArtifactError::NoKey("client-authentication private-key-jwt")),
+        Authentication::Certificate => Ok(secrets.identity().map(drop)?),
+        Authentication::PrivateKeyJwt => {
+            let key = secrets.private_key.as_ref().ok_or(IdentityError::Key)?;
+            exchange::assertion_key(key).map_err(|error| ArtifactError::AssertionKey(error.to_string()))?;
+            Ok(secrets.identity().map(drop)?)
+        }
         _ => Ok(()),
     }
 }
 
-fn custom(list: &Value) -> Result<Vec<Custom>, ArtifactError> {
+/// A custom parameter as it is given.
+#[derive(PartialEq, Eq, Hash, Deserialize)]
+struct Said {
+    key: String,
+    value: String,
+    #[serde(rename = "send-as-part-of")]
+    part: Part,
+}
+
+impl Said {
+    fn parameter(self) -> Custom {
+        Custom { key: self.key, part: self.part }
+    }
+}
+
+fn custom(list: &Value) -> Result<Vec<Said>, ArtifactError> {
     let shape = || wrong("custom-parameters", "a list of {\"key\", \"value\", \"send-as-part-of\": body|header|url}");
-    let rows: Vec<Custom> = serde_json::from_value(list.clone()).map_err(|_| shape())?;
+    let rows: Vec<Said> = serde_json::from_value(list.clone()).map_err(|_| shape())?;
     if rows.len() > MAX_CUSTOM {
         return Err(ArtifactError::TooManyCustom(rows.len()));
     }
@@ -427,6 +476,7 @@ fn authorities(list: &Value) -> Result<Vec<String>, ArtifactError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::ca::{self, Subject, Validity};
     use secrecy::ExposeSecret;
     use serde_json::json;
 
@@ -494,6 +544,9 @@ mod tests {
         let distinct = rows(vec![row("a", "b", "body"), row("a", "c", "body"), row("a", "b", "url")]);
         let Grant::ClientCredentials(grant) = made(&distinct).expect("distinct").0.grant else { panic!("it") };
         assert_eq!(grant.custom.len(), 3);
+        let twice = json!({ "content-type": "application/json",
+            "custom-parameters": [row("a", "b", "body"), row("a", "c", "body")] });
+        assert_eq!(made(&twice).err(), Some(ArtifactError::TwiceInJson("a".into())));
     }
 
     #[test]
@@ -517,6 +570,46 @@ mod tests {
         ] {
             let error = code(&more).expect_err("refused").to_string();
             assert!(error.contains(says), "{more}: {error}");
+        }
+    }
+
+    #[test]
+    fn values_of_custom_parameters_are_secrets_and_stay_with_them() {
+        let (before, kept) =
+            made(&json!({ "custom-parameters": [row("api-key", "k3y-of-ours", "body")] })).expect("made");
+        assert!(!serde_json::to_string(&before).expect("JSON").contains("k3y-of-ours"));
+        let kept = Secrets::from_json(kept.to_json().expose_secret().as_bytes()).expect("reads");
+        let edit = |more: Value| Parameters::parse(overlaid(json!({ "type": "oauth2-client-credentials" }), &more));
+        let values = |parameters: Parameters| {
+            let (_, secrets) = parameters.update(&before, kept.clone(), 8)?;
+            Ok::<_, ArtifactError>(secrets.custom.iter().map(|one| one.expose_secret().to_owned()).collect::<Vec<_>>())
+        };
+        let moved = json!({ "client-id": "other", "client-secret": "new" });
+        assert_eq!(values(edit(json!({ "scope": "a" })).expect("parses")), Ok(vec!["k3y-of-ours".to_owned()]));
+        assert_eq!(values(edit(json!({ "client-secret": "n" })).expect("parses")), Ok(vec!["k3y-of-ours".to_owned()]));
+        assert_eq!(values(edit(json!({ "custom-parameters": [] })).expect("parses")), Ok(Vec::new()));
+        assert_eq!(values(edit(moved).expect("parses")), Err(ArtifactError::CustomAgain));
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_used_is_refused_at_once() {
+        let subject = |common_name| Subject { organization: "x", unit: None, common_name };
+        let one = ca::authority(&subject("one"), Validity::days(0, 9)).expect("made");
+        let other = ca::authority(&subject("other"), Validity::days(0, 9)).expect("made");
+        let keyed = |method: &str, certificate: &str, key: &str| {
+            let members = json!({ "client-authentication": method, "certificate": certificate, "private-key": key });
+            made(&members).map(drop).map_err(|error| error.to_string())
+        };
+        for method in ["certificate", "private-key-jwt"] {
+            assert_eq!(keyed(method, &one.certificate, one.key.expose_secret()), Ok(()));
+            for (certificate, key, says) in [
+                (&*one.certificate, other.key.expose_secret(), "do not belong together"),
+                (&*one.certificate, "no key", "private"),
+                ("no certificate", one.key.expose_secret(), "BEGIN CERTIFICATE"),
+            ] {
+                let error = keyed(method, certificate, key).expect_err("refused");
+                assert!(error.contains(says) && !error.contains("PRIVATE KEY-----"), "{method}: {error}");
+            }
         }
     }
 

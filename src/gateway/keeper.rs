@@ -8,13 +8,10 @@ use crate::domain::artifact::{Artifact, Authentication, Secrets};
 use crate::domain::authorization::{Authorization, Callback, Ended};
 use crate::domain::credential::{CredentialState, Need, Refresh};
 use crate::domain::exchange::{self, Ask, Granted, Trouble};
-use crate::net::client::ClientAuth;
 use crate::net::outbound::{OutboundError, Policy, post};
 use crate::store::{Lease, Store, StoreError};
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use rustls_pki_types::PrivateKeyDer;
-use rustls_pki_types::pem::PemObject;
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 use std::time::Duration;
@@ -188,9 +185,8 @@ impl Keeper {
             let (after, outcome) = self.concluded(artifact, state, outcome, jitter);
             return Ok((stored.clone(), after, outcome));
         };
-        let sealed = self.store.vault().unseal(&CredentialState::refresh_place(&artifact.id), &refresh.sealed);
-        let token = sealed.map_err(|error| Trouble::lasting(error.to_string()))?;
-        let token = SecretString::from(String::from_utf8_lossy(&token).into_owned());
+        let token = self.store.vault().unseal_text(&CredentialState::refresh_place(&artifact.id), &refresh.sealed);
+        let token = token.map_err(|error| Trouble::lasting(error.to_string()))?;
         let attempting = state.attempting(self.clock.now());
         if !self.write(artifact, Some(stored), &attempting).await? {
             return Err(Trouble::passing(CHANGED));
@@ -309,10 +305,9 @@ impl Keeper {
         let now = self.clock.now();
         let failed = |trouble: &Trouble| (before.unauthorised(artifact.version, trouble, now), Ended::NoToken);
         let place = Authorization::place(&authorization.id);
-        let Ok(verifier) = self.store.vault().unseal(&place, &authorization.sealed) else {
+        let Ok(verifier) = self.store.vault().unseal_text(&place, &authorization.sealed) else {
             return failed(&Trouble::lasting("its verifier cannot be read"));
         };
-        let verifier = SecretString::from(String::from_utf8_lossy(&verifier).into_owned());
         let ask = Ask::Code { code, redirect_uri: &authorization.redirect_uri, verifier: &verifier };
         match self.exchange(artifact, ask).await {
             Ok(granted) if granted.refresh_token.is_some() => {
@@ -331,7 +326,10 @@ impl Keeper {
         let secrets = Secrets::from_json(&plain).ok_or_else(|| lasting("its secrets cannot be read".into()))?;
         let request = exchange::request(artifact, &secrets, ask, &random::uuid(), now);
         let request = request.map_err(|error| lasting(error.to_string()))?;
-        let auth = client_auth(artifact, &secrets)?;
+        let auth = match artifact.authentication {
+            Authentication::Certificate => Some(secrets.identity().map_err(|error| lasting(error.to_string()))?),
+            _ => None,
+        };
         let mut cas = Vec::new();
         for pem in &artifact.trusted_cas {
             cas.extend(x509::chain(pem).map_err(|error| lasting(error.to_string()))?);
@@ -359,18 +357,6 @@ fn hint(artifact: &Artifact) -> String {
         _ => "many want the scope offline_access, or access_type=offline in the authorization URL",
     };
     parameter.to_owned()
-}
-
-fn client_auth(artifact: &Artifact, secrets: &Secrets) -> Result<Option<ClientAuth>, Trouble> {
-    if artifact.authentication != Authentication::Certificate {
-        return Ok(None);
-    }
-    let chain = x509::chain(secrets.certificate.as_deref().unwrap_or_default());
-    let key = secrets.private_key.as_ref().map_or("", |key| key.expose_secret());
-    match (chain, PrivateKeyDer::from_pem_slice(key.as_bytes())) {
-        (Ok(chain), Ok(key)) => Ok(Some(ClientAuth { chain, key })),
-        _ => Err(Trouble::lasting("its certificate or private key cannot be read")),
-    }
 }
 
 /// Whether anything was sent decides what a provider may have made of a refresh token.

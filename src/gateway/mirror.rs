@@ -135,7 +135,7 @@ impl Mirror {
     pub fn outlook(&self, config: &Config, look: impl FnOnce(&View<'_>)) {
         let routes = Routes::new(config.routes.clone());
         let server = |listener: &Listener| {
-            let chain = listener.tls.as_ref()?.chain.iter().filter_map(|der| Certificate::from_der(der).ok());
+            let chain = listener.tls.as_ref()?.identity.chain.iter().filter_map(|der| Certificate::from_der(der).ok());
             Some((listener.address.to_string(), chain.collect()))
         };
         let named = self.state.as_ref().map(|state| state.authorities.load_full().handshake.clone());

@@ -10,6 +10,7 @@ mod issue;
 pub mod keeper;
 mod mirror;
 pub mod outbound;
+mod places;
 pub mod signer;
 pub mod state;
 

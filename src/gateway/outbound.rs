@@ -2,6 +2,7 @@
 //! the tokens as a snapshot and never wait for a store.
 
 use super::keeper::{Held, Keeper, Wish};
+use super::places::Places;
 use super::state::State;
 use crate::domain::artifact::Artifact;
 use crate::domain::authorization::{Callback, Ended};
@@ -11,17 +12,17 @@ use crate::domain::name::ArtifactName;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Exchanges at once.
-const AT_ONCE: usize = 16;
 /// Callers that may wait.
 const QUEUE: usize = 4_096;
 /// How long a call waits for another token before it hands on what the target said.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// No service has this name.
+const CALLBACKS: &str = "";
 const TICK: Duration = Duration::from_millis(500);
 
 /// A deployed artifact with how it fares and the token that it has.
@@ -104,7 +105,7 @@ pub struct Upkeep {
     state: Arc<State>,
     wants: mpsc::Receiver<Message>,
     callbacks: TaskTracker,
-    room: Arc<Semaphore>,
+    places: Arc<Places>,
     running: HashMap<ArtifactName, Vec<Waiting>>,
     work: JoinSet<Result<u64, Trouble>>,
     names: HashMap<Id, ArtifactName>,
@@ -123,7 +124,7 @@ impl Upkeep {
             state,
             wants,
             callbacks: TaskTracker::new(),
-            room: Arc::new(Semaphore::new(AT_ONCE)),
+            places: Arc::default(),
             running: HashMap::new(),
             work: JoinSet::new(),
             names: HashMap::new(),
@@ -146,7 +147,7 @@ impl Upkeep {
             }
         }
         // what has not begun does not begin; lanes that wait are told by the closed channels
-        self.room.close();
+        self.places.close();
         self.wants.close();
         self.running.clear();
         while self.work.join_next().await.is_some() {}
@@ -155,9 +156,10 @@ impl Upkeep {
     }
 
     fn redeem(&self, callback: Callback, done: oneshot::Sender<Ended>) {
-        let (keeper, room) = (self.keeper.clone(), self.room.clone());
+        let (keeper, places) = (self.keeper.clone(), self.places.clone());
         self.callbacks.spawn(async move {
-            let Ok(_place) = room.acquire().await else { return };
+            // whose callback it is turns out later; callbacks as such have places of their own
+            let Some(_place) = places.take(CALLBACKS).await else { return };
             let _ = done.send(keeper.redeem(&callback).await);
         });
     }
@@ -186,9 +188,10 @@ impl Upkeep {
 
     fn start(&mut self, artifact: Arc<Artifact>, rejected: Option<u64>, waiting: Vec<Waiting>) {
         let name = artifact.name.clone();
-        let (keeper, room) = (self.keeper.clone(), self.room.clone());
+        let (keeper, places) = (self.keeper.clone(), self.places.clone());
         let task = self.work.spawn(async move {
-            let _place = room.acquire().await.map_err(|_| Trouble::passing("the gateway is stopping"))?;
+            let place = places.take(&artifact.token_url.authority()).await;
+            let _place = place.ok_or_else(|| Trouble::passing("the gateway is stopping"))?;
             let held = keeper.keep(&artifact, rejected.map_or(Wish::Any, Wish::Not)).await;
             held.map(|held| held.serial)
         });

@@ -1,5 +1,6 @@
 //! One HTTPS request of our own: what `flowgate token get` sends.
 
+use crate::crypto::identity::Identity;
 use crate::crypto::trust::provider;
 use bytes::Bytes;
 use http::response::Parts;
@@ -8,7 +9,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, ServerName};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -42,19 +43,13 @@ pub enum ExchangeError {
     Body(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A client certificate with its key.
-pub struct ClientAuth {
-    pub chain: Vec<CertificateDer<'static>>,
-    pub key: PrivateKeyDer<'static>,
-}
-
 /// Posts a request and reads the whole answer, within time and size. Trusts `cas`, or the system's
 /// CAs where there are none.
 pub async fn send(
     url: &Url,
     mut request: Request<Full<Bytes>>,
     cas: &[CertificateDer<'static>],
-    auth: Option<ClientAuth>,
+    auth: Option<Identity>,
 ) -> Result<(StatusCode, Bytes), ClientError> {
     let bad = || ClientError::Address(url.to_string());
     let host = url.host_str().filter(|_| url.scheme() == "https").ok_or_else(bad)?;
@@ -86,7 +81,7 @@ pub(super) async fn exchange(
     Ok((head, body?.to_bytes()))
 }
 
-fn config(cas: &[CertificateDer<'static>], auth: Option<ClientAuth>) -> Result<ClientConfig, rustls::Error> {
+fn config(cas: &[CertificateDer<'static>], auth: Option<Identity>) -> Result<ClientConfig, rustls::Error> {
     let mut roots = RootCertStore::empty();
     if cas.is_empty() {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -97,7 +92,7 @@ fn config(cas: &[CertificateDer<'static>], auth: Option<ClientAuth>) -> Result<C
 }
 
 /// A TLS client that trusts these roots.
-pub(super) fn tls(roots: RootCertStore, auth: Option<ClientAuth>) -> Result<ClientConfig, rustls::Error> {
+pub(super) fn tls(roots: RootCertStore, auth: Option<Identity>) -> Result<ClientConfig, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = builder.with_root_certificates(roots);
     match auth {

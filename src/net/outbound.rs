@@ -1,7 +1,9 @@
 //! Calls of our own to token services: guarded. The address that was resolved is the one that is
 //! judged and connected to; redirects are not followed; size and time have an end.
 
-use super::client::{self, ClientAuth, ExchangeError, tls};
+use super::client::{self, ExchangeError, tls};
+use crate::config::Outbound;
+use crate::crypto::identity::Identity;
 use crate::domain::exchange::TokenRequest;
 use crate::domain::target::{Refused, Target, judge};
 use bytes::Bytes;
@@ -32,11 +34,11 @@ pub struct Policy {
 
 impl Policy {
     /// The system's CAs and these besides.
-    pub fn new(allow: Vec<IpNet>, cas: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
+    pub fn new(outbound: &Outbound) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        roots.add_parsable_certificates(cas);
-        Self { allow, roots }
+        roots.add_parsable_certificates(outbound.trusted_cas.iter().cloned());
+        Self { allow: outbound.allow_networks.clone(), roots }
     }
 }
 
@@ -78,7 +80,7 @@ impl Answered {
 pub async fn post(
     target: &Target,
     request: &TokenRequest,
-    auth: Option<ClientAuth>,
+    auth: Option<Identity>,
     cas: &[CertificateDer<'static>],
     policy: &Policy,
 ) -> Result<Answered, OutboundError> {
@@ -91,7 +93,7 @@ async fn exchange(
     target: &Target,
     authority: &str,
     request: &TokenRequest,
-    auth: Option<ClientAuth>,
+    auth: Option<Identity>,
     cas: &[CertificateDer<'static>],
     policy: &Policy,
 ) -> Result<Answered, OutboundError> {

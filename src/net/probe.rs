@@ -1,6 +1,6 @@
 //! One TLS handshake for the sake of looking: what a server sends is recorded, not judged.
 
-use super::client::ClientAuth;
+use crate::crypto::identity::Identity;
 use crate::crypto::trust::provider;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, verify_server_name};
@@ -49,14 +49,14 @@ pub struct Seen {
 }
 
 /// Connects to `host:port` and reports what is there.
-pub async fn probe(host: &str, port: u16, auth: Option<ClientAuth>) -> Result<Seen, ProbeError> {
+pub async fn probe(host: &str, port: u16, auth: Option<Identity>) -> Result<Seen, ProbeError> {
     tokio::time::timeout(TIME, look(host, port, auth)).await.map_err(|_| ProbeError::Late)?
 }
 
-async fn look(host: &str, port: u16, auth: Option<ClientAuth>) -> Result<Seen, ProbeError> {
+async fn look(host: &str, port: u16, auth: Option<Identity>) -> Result<Seen, ProbeError> {
     let name = ServerName::try_from(host.to_owned()).map_err(|_| ProbeError::Name(host.to_owned()))?;
     let recorder = Arc::new(Recorder { provider: provider(), chain: Mutex::default() });
-    let asking = Arc::new(Asked { asked: AtomicBool::new(false), key: auth.map(certified).transpose()? });
+    let asking = Arc::new(Asked { asked: AtomicBool::new(false), key: auth.map(Identity::certified).transpose()? });
     let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let config = config.dangerous().with_custom_certificate_verifier(recorder.clone());
     let config = config.with_client_cert_resolver(asking.clone());
@@ -98,10 +98,6 @@ pub fn trusted(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'static>], 
     let algorithms = provider().signature_verification_algorithms;
     rustls::client::verify_server_cert_signed_by_trust_anchor(&parsed, &store, others, time, algorithms.all)
         .map_err(|error| error.to_string())
-}
-
-fn certified(auth: ClientAuth) -> Result<Arc<CertifiedKey>, Error> {
-    Ok(Arc::new(CertifiedKey::from_der(auth.chain, auth.key, &provider())?))
 }
 
 #[derive(Debug)]

@@ -27,7 +27,7 @@ pub fn server(material: &TlsMaterial, believed: Believed) -> Result<Arc<ServerCo
     } else {
         builder.with_client_cert_verifier(Arc::new(Verifier::new(believed)))
     };
-    let mut config = builder.with_single_cert(material.chain.clone(), material.key.clone_key())?;
+    let mut config = builder.with_single_cert(material.identity.chain.clone(), material.identity.key.clone_key())?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;

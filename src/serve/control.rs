@@ -15,6 +15,7 @@ use crate::gateway::keeper::Keeper;
 use crate::http::access_log::LogWriter;
 use crate::http::admin::Health;
 use crate::http::metrics::Registry;
+use crate::net::outbound::Policy;
 use crate::store::{Follower, ServeLock, Store, StoreError, Writing};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -268,7 +269,7 @@ impl Control {
         let state = self.site.gateway().state.clone();
         let before = state.authorities.swap(Arc::new(authorities));
         let outbound = self.site.config().is_none_or(|before| before.outbound != config.outbound);
-        let policy = outbound.then(|| super::policy(&config));
+        let policy = outbound.then(|| Policy::new(&config.outbound));
         if let Err(error) = self.site.apply(config) {
             state.authorities.store(before);
             return Err(error.into());

@@ -106,7 +106,8 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
     // the gateway over it
     let (control, requests) = Control::new();
     let (wants, wanted) = Wants::new();
-    let keeper = Arc::new(Keeper::new(store.clone(), policy(&config), options.clock.clone(), "serve".into()));
+    let keeper =
+        Arc::new(Keeper::new(store.clone(), Policy::new(&config.outbound), options.clock.clone(), "serve".into()));
     let signer = Signer::start(options.lanes)?;
     let gateway = Arc::new(Gateway::new(state.clone(), options.clock.clone(), signer, control, wants));
     let registry = Registry::new().ok_or(ServeError::Metrics)?;
@@ -150,11 +151,6 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
     };
     let control = tokio::spawn(work.run());
     Ok(Running { listeners, admin: admin_address, stop, control })
-}
-
-/// What the configuration allows outbound calls.
-fn policy(config: &Config) -> Policy {
-    Policy::new(config.outbound.allow_networks.clone(), config.outbound.trusted_cas.iter().cloned())
 }
 
 /// Loads a configuration from where it will be watched.

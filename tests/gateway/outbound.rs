@@ -7,6 +7,8 @@ use flowgate::domain::material::Parameters;
 use flowgate::gateway::administer::Administration;
 use flowgate::store::Store;
 use serde_json::{Value, json};
+use std::io::Read;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -29,6 +31,14 @@ routes:
 fn world(backend: &Stub) -> World {
     let routes = routes(backend);
     World::changed("", |text| format!("{ALLOW}{}{routes}", text.trim_end()))
+}
+
+/// A world of so many open routes `/r0` and on, each with a credential of its own, `c0` and on.
+fn world_of(count: usize, backend: &Stub) -> World {
+    let route = |n| format!("  - {{ name: r{n}, path: /r{n}, authorization: none, backend: crm, credential: c{n} }}\n");
+    let routes = (0..count).map(route).collect::<Vec<_>>().concat();
+    let head = format!("\n  crm: {{ servers: [\"http://{}\"] }}\nroutes:\n{routes}", backend.address);
+    World::changed("", |text| format!("{ALLOW}{}{head}", text.trim_end()))
 }
 
 /// A token that is found wherever it shows.
@@ -201,10 +211,7 @@ fn five_hundred_credentials_are_fetched_a_few_at_a_time_and_once_each() {
         reply("200 OK", &format!("{{\"access_token\":\"t{before}\",\"expires_in\":3600}}"))
     });
     let backend = echo();
-    let route = |n| format!("  - {{ name: r{n}, path: /r{n}, authorization: none, backend: crm, credential: c{n} }}\n");
-    let routes = (0..500).map(route).collect::<Vec<_>>().concat();
-    let head = format!("\n  crm: {{ servers: [\"http://{}\"] }}\nroutes:\n{routes}", backend.address);
-    let world = World::changed("", |text| format!("{ALLOW}{}{head}", text.trim_end()));
+    let world = world_of(500, &backend);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let config = config::load(&world.file("config.yaml"), &|_| None).expect("valid").config;
@@ -222,6 +229,27 @@ fn five_hundred_credentials_are_fetched_a_few_at_a_time_and_once_each() {
     until("all have theirs", || !world.done(&["credential", "list"]).contains("Stored"));
     assert_eq!(provider.journal().len(), 500, "once each");
     assert!(most.load(Ordering::SeqCst) <= 16, "{most:?} at once");
+}
+
+#[test]
+fn a_token_service_that_is_silent_does_not_hold_up_others() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("an address");
+    let url = format!("http://{}/token", silent.local_addr().expect("an address"));
+    let (provider, backend) = (provider(), echo());
+    let world = world_of(18, &backend);
+    for n in 0..17 {
+        deploy(&world, &provider, &json!({ "name": format!("c{n}"), "token-service-url": url }));
+    }
+    // as many as may be at once with one service wait for it
+    let waiting: Vec<_> = (0..16).map(|_| silent.accept().expect("a connection").0).collect();
+    deploy(&world, &provider, &json!({ "name": "c17" }));
+    until("the other has its token", || world.get("/r17", "").status == 200);
+    for mut stream in waiting {
+        stream.set_nonblocking(true).expect("set");
+        let mut request = [0; 4_096];
+        let end = std::iter::from_fn(|| Some(stream.read(&mut request))).find(|read| !matches!(read, Ok(1..)));
+        assert!(matches!(end, Some(Err(_))), "it was given up before");
+    }
 }
 
 #[test]

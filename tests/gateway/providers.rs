@@ -3,13 +3,16 @@
 use crate::stub::{Stub, reply};
 use flowgate::crypto::ca::{self, Issued, Subject, Validity};
 use flowgate::crypto::x509;
-use flowgate::domain::exchange::TokenRequest;
+use flowgate::domain::artifact::Secrets;
+use flowgate::domain::exchange::{self, Answer, TokenRequest};
 use flowgate::domain::target::Target;
 use flowgate::net::outbound::{Answered, OutboundError, Policy, post};
 use rustls::ServerConfig;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use secrecy::{ExposeSecret, SecretString};
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,23 +52,57 @@ async fn a_flood_is_cut_off() {
     assert!(matches!(refused, OutboundError::Body(_)), "{refused}");
 }
 
-/// Asks a server that says so much and then no more, without going away.
-async fn left_waiting(begins: &str) -> OutboundError {
+/// Asks a server that says so much at once, and then a byte each second or nothing, without going
+/// away.
+async fn told(begins: &[u8], drips: bool) -> Result<Answered, OutboundError> {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
     let url = format!("http://{}/token", listener.local_addr().expect("an address"));
     let serving = async {
-        let (mut stream, _) = listener.accept().await.expect("a connection");
-        stream.write_all(begins.as_bytes()).await.expect("written");
-        let _ = stream.read_to_end(&mut Vec::new()).await;
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let (mut from, mut to) = stream.into_split();
+        to.write_all(begins).await.expect("written");
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        let mut seen = vec![0; 4_096];
+        loop {
+            tokio::select! {
+                read = from.read(&mut seen) => if !read.is_ok_and(|length| length > 0) { break },
+                _ = second.tick(), if drips => if to.write_all(b" ").await.is_err() { break },
+            }
+        }
     };
     let both = async { tokio::join!(asked(&url, &[]), serving).0 };
-    tokio::time::timeout(Duration::from_secs(60), both).await.expect("in time").expect_err("silence")
+    tokio::time::timeout(Duration::from_secs(60), both).await.expect("in time")
+}
+
+/// 50 MiB of blanks, compressed.
+fn bomb() -> Vec<u8> {
+    let gzip = Command::new("gzip").args(["-9", "-c"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut gzip = gzip.expect("started");
+    let mut stdin = gzip.stdin.take().expect("piped");
+    let writing = std::thread::spawn(move || stdin.write_all(&vec![b' '; 50 << 20]).expect("written"));
+    let output = gzip.wait_with_output().expect("ended");
+    writing.join().expect("written");
+    output.stdout
 }
 
 #[tokio::test]
-async fn silence_before_and_within_an_answer_ends_in_time() {
-    let begun = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{";
-    for refused in <[OutboundError; 2]>::from(tokio::join!(left_waiting(""), left_waiting(begun))) {
+async fn a_compressed_answer_is_never_unpacked() {
+    let bomb = bomb();
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length:";
+    let mut bytes = format!("{head} {}\r\n\r\n", bomb.len()).into_bytes();
+    bytes.extend_from_slice(&bomb);
+    let answered = told(&bytes, false).await.expect("answered");
+    assert_eq!(answered.body.len(), bomb.len());
+    let answer = Answer { status: 200, retry_after: None, location: None, body: &answered.body };
+    let trouble = exchange::read(&answer, &Secrets::default(), 0).expect_err("no JSON");
+    assert!(trouble.text.contains("without a JSON object"), "{}", trouble.text);
+}
+
+#[tokio::test]
+async fn silence_and_a_byte_each_second_end_in_time() {
+    let begun = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{";
+    for outcome in <[_; 3]>::from(tokio::join!(told(b"", false), told(begun, false), told(begun, true))) {
+        let refused = outcome.expect_err("late");
         assert!(matches!(refused, OutboundError::Late(_)), "{refused}");
     }
 }

@@ -13,6 +13,7 @@ use flowgate::gateway::administer::Administration;
 use flowgate::gateway::keeper::{Keeper, Wish};
 use flowgate::net::outbound::Policy;
 use flowgate::store::Store;
+use rustls::RootCertStore;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -47,7 +48,7 @@ impl Place {
         let setting = StoreSetting { path: dir.path().join("store.db"), master_key };
         let store = Store::open(&setting).await.expect("opens");
         let clock = Arc::new(Moved(AtomicI64::new(START)));
-        let policy = Policy::new(vec!["127.0.0.0/8".parse().expect("a network")], []);
+        let policy = Policy { allow: vec!["127.0.0.0/8".parse().expect("a network")], roots: RootCertStore::empty() };
         let keeper = Keeper::new(store.clone(), policy, clock.clone(), "test".into());
         let origin = Origin { url: "https://gateway.example".into(), mtls_url: None };
         Self { _dir: dir, store, clock, keeper, origin }

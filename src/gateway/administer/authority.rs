@@ -4,7 +4,7 @@ use super::AdminError;
 use crate::crypto::ca::{self, Issued, Subject, Validity};
 use crate::domain::record::Record;
 use crate::store::{Store, StoreError};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
 /// Days that the CA lives: longer than any certificate that it can issue.
@@ -45,7 +45,6 @@ pub async fn ensure(store: &Store, now: i64) -> Result<Issued, AdminError> {
 }
 
 fn open(store: &Store, record: AuthorityRecord) -> Result<Issued, AdminError> {
-    let key = store.vault().unseal(PLACE, &record.sealed).map_err(StoreError::from)?;
-    let key = SecretString::from(String::from_utf8_lossy(&key).into_owned());
+    let key = store.vault().unseal_text(PLACE, &record.sealed).map_err(StoreError::from)?;
     Ok(Issued { certificate: record.certificate, key })
 }

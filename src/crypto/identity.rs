@@ -1,0 +1,66 @@
+//! A certificate chain with its private key: what a client or server shows, known to belong
+//! together.
+
+use super::trust::provider;
+use super::x509::{self, CertificateError};
+use p12_keystore::{KeyStore, Pkcs12ImportPolicy};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use secrecy::{ExposeSecret, SecretString};
+use std::fmt;
+use std::sync::Arc;
+
+pub struct Identity {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    #[error("the certificate: {0}")]
+    Certificate(#[from] CertificateError),
+    #[error("there is no private key that can be read; give it unencrypted as PEM (PKCS#8, PKCS#1 or SEC1)")]
+    Key,
+    #[error("certificate and private key do not belong together or cannot be used: {0}")]
+    Pair(String),
+    #[error("the PKCS#12 file cannot be opened; is the password right, and the file whole?")]
+    Container,
+    #[error("the PKCS#12 file holds no private key with its certificate")]
+    Empty,
+}
+
+impl Identity {
+    /// From PEM texts; both may be the same.
+    pub fn from_pem(chain: &str, key: &SecretString) -> Result<Self, IdentityError> {
+        let chain = x509::chain(chain)?;
+        let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes()).map_err(|_| IdentityError::Key)?;
+        Self::paired(chain, key)
+    }
+
+    /// The first private key of a PKCS#12 file, with its chain.
+    pub fn from_p12(file: &[u8], password: &SecretString) -> Result<Self, IdentityError> {
+        let store = KeyStore::from_pkcs12(file, password.expose_secret(), Pkcs12ImportPolicy::Relaxed);
+        let store = store.map_err(|_| IdentityError::Container)?;
+        let (_, found) = store.private_key_chain().ok_or(IdentityError::Empty)?;
+        let chain = found.certs().iter().map(|one| CertificateDer::from(one.as_der().to_vec())).collect();
+        Self::paired(chain, PrivatePkcs8KeyDer::from(found.key().as_der().to_vec()).into())
+    }
+
+    pub fn paired(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, IdentityError> {
+        CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider())
+            .map_err(|error| IdentityError::Pair(error.to_string()))?;
+        Ok(Self { chain, key })
+    }
+
+    /// As rustls shows it.
+    pub fn certified(self) -> Result<Arc<CertifiedKey>, rustls::Error> {
+        CertifiedKey::from_der(self.chain, self.key, &provider()).map(Arc::new)
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({} certificates)", self.chain.len())
+    }
+}

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Runs real OAuth clients against a real gateway: interop.sh BINARY WORKDIR
 #
-# Needs python3 with venv, curl, openssl, nginx and haproxy. Node 20 and npm are used when they are
-# there and installed into WORKDIR when not. WORKDIR is kept, so that the next run has nothing to
-# install. Prints one line for each check and, last, `N passed, M failed`; everything else goes to
-# files in WORKDIR.
+# Needs python3 with venv, curl, openssl, nginx, haproxy and Chromium. Node 20 and npm are used when
+# they are there and installed into WORKDIR when not. WORKDIR is kept, so that the next run has
+# nothing to install. Prints one line for each check and, last, `N passed, M failed`; everything else
+# goes to files in WORKDIR.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)

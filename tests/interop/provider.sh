@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Outbound credentials against a certified provider of others' making: provider.sh BINARY WORKDIR
 #
-# Needs curl, openssl, python3 and node with oidc-provider, all on loopback, each a process of this script.
+# Needs curl, openssl, python3, Chromium and node with oidc-provider, all on loopback, each a process of this script.
 # One line for each check and, last, `provider: N passed, M failed`; logs stay in WORKDIR.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,7 +14,6 @@ work=${2:?usage: provider.sh BINARY WORKDIR}
 rm -rf "$work"
 mkdir -p "$work"
 cd "$work"
-export NODE_EXTRA_CA_CERTS=$PWD/certs/ca.pem NODE_OPTIONS=--dns-result-order=ipv4first
 
 # --- gateway and provider ---------------------------------------------------------------------------
 
@@ -175,7 +174,7 @@ route_fails() { has $'\n503' "$(get "$gateway/mail")"; }
 walk() {
     local url page
     url=$(flowgate credential authorize "$1" --no-wait) || return
-    page=$(node "$here/browser.mjs" "$url" "$2") || return
+    page=$(timeout 60 node "$here/browser.mjs" "$url" "$2") || return
     sed -n '1s/^[0-9]* //p' <<<"$page" >last_callback
     has "$3 $gateway/oauth/callback?" "$page" && has "$4" "$page"
 }

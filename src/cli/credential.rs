@@ -10,6 +10,7 @@ use crate::domain::credential::CredentialState;
 use crate::domain::key::model_time;
 use crate::domain::material::Parameters;
 use crate::domain::name::ArtifactName;
+use crate::gateway::exchanger::Exchanger;
 use crate::gateway::keeper::{Held, Keeper, Wish};
 use crate::net::outbound::Policy;
 use crate::serve::SystemClock;
@@ -96,8 +97,8 @@ async fn authorize(opened: &Opened, name: &ArtifactName, no_wait: bool) -> Outco
 }
 
 async fn keep(opened: &Opened, artifact: &Artifact, wish: Wish) -> Result<Held, Failure> {
-    let policy = Policy::new(&opened.config.outbound);
-    let keeper = Keeper::new(opened.store.clone(), policy, Arc::new(SystemClock), random::uuid());
+    let exchanger = Exchanger::new(Policy::new(&opened.config.outbound), Arc::new(SystemClock));
+    let keeper = Keeper::new(opened.store.clone(), exchanger, random::uuid());
     let held = keeper.keep(artifact, wish).await;
     held.map_err(|trouble| Failure::text(format!("credential `{}` has no token: {}", artifact.name, trouble.text)))
 }

@@ -6,6 +6,7 @@ mod certificates;
 mod connectivity;
 mod credential;
 mod demo;
+mod destination;
 mod echo;
 mod kit;
 mod output;
@@ -78,6 +79,9 @@ enum Command {
     /// Outbound credentials, which routes call their backends with.
     #[command(subcommand)]
     Credential(CredentialCommand),
+    /// Destinations, which programs look up by name.
+    #[command(subcommand)]
+    Destination(DestinationCommand),
     /// See what a TLS server shows to those who connect, and save its certificates.
     ConnectivityTest(ConnectivityTest),
     /// Write a Postman collection and environment (v2.1) for a service key.
@@ -284,6 +288,64 @@ enum CredentialCommand {
     Delete { name: ArtifactName },
 }
 
+/// Whose a destination is.
+#[derive(Debug, Args)]
+struct LevelArguments {
+    #[arg(long, value_name = "LEVEL", default_value = "subaccount")]
+    level: LevelWord,
+    /// The service instance that alone sees it.
+    #[arg(long, value_name = "I")]
+    instance: Option<InstanceName>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LevelWord {
+    Subaccount,
+    Instance,
+}
+
+#[derive(Debug, Subcommand)]
+enum DestinationCommand {
+    /// Store a destination, fragment or certificate, in place of the one of its name; or all files
+    /// of a folder.
+    Put {
+        /// The model's flat properties as JSON (one or a list), an exported file (Name=..), or a
+        /// certificate file (.pem, .crt, .cer, .p12, .pfx).
+        #[arg(long, value_name = "D.json")]
+        file: PathBuf,
+        #[command(flatten)]
+        level: LevelArguments,
+    },
+    /// List all destinations, fragments and certificates.
+    List,
+    /// Show the properties, without secrets.
+    Get {
+        name: String,
+        #[command(flatten)]
+        level: LevelArguments,
+    },
+    /// Look a destination up as a program would; prints secrets and the token.
+    Find {
+        name: String,
+        /// The authorization code, for OAuth2AuthorizationCode.
+        #[arg(long, value_name = "C")]
+        code: Option<String>,
+        #[arg(long, value_name = "U")]
+        redirect_uri: Option<String>,
+        #[arg(long, value_name = "V")]
+        code_verifier: Option<String>,
+        /// Look on this service instance's level first.
+        #[arg(long, value_name = "I")]
+        instance: Option<InstanceName>,
+    },
+    /// Delete a destination, fragment or certificate.
+    Delete {
+        name: String,
+        #[command(flatten)]
+        level: LevelArguments,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 enum SigningKeyCommand {
     /// List the signing keys with their phases.
@@ -371,6 +433,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::TrustedCa(TrustedCaCommand::List) => certificates::list(&config, output).await,
         Command::TrustedCa(TrustedCaCommand::Inspect { file }) => certificates::inspect(&config, output, &file).await,
         Command::Credential(command) => credential::run(&config, output, command).await,
+        Command::Destination(command) => destination::run(&config, output, command).await,
         Command::ConnectivityTest(test) => connectivity::run(test).await,
         Command::SigningKey(command) => admin::signing_key(&config, output, command).await,
     }

@@ -1,12 +1,14 @@
 //! Lists of trusted CAs, from said to meant: files and folders of certificates, with the revocation
 //! lists that lie beside them.
 
-use super::Outbound;
 use super::disk;
-use super::file::{OutboundSection, RouteSection};
+use super::file::{ConnectivityProxySection, OutboundSection, RouteSection};
 use super::meaning::Meaning;
+use super::{ConnectivityProxy, Outbound};
 use crate::crypto::trust::{self, Revocation, Trust};
 use crate::crypto::x509::{self, Certificate, Crl};
+use crate::domain::name::ArtifactName;
+use crate::domain::target::Target;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -79,7 +81,28 @@ impl Meaning<'_> {
                 ),
             }
         }
-        Outbound { allow_networks, trusted_cas }
+        let connectivity_proxy = said.connectivity_proxy.as_ref().and_then(|said| self.connectivity_proxy(said));
+        Outbound { allow_networks, trusted_cas, connectivity_proxy }
+    }
+
+    fn connectivity_proxy(&mut self, said: &ConnectivityProxySection) -> Option<ConnectivityProxy> {
+        let at = "/outbound/connectivity_proxy";
+        let url = match Target::parse(&said.url) {
+            Ok(url) if !url.secure() => Some(url),
+            _ => {
+                self.error(
+                    &format!("{at}/url"),
+                    format!("`{}` is not the URL of a forward proxy", said.url),
+                    "write it as http://host:port",
+                );
+                None
+            }
+        };
+        let credential = said.credential.as_deref().map(ArtifactName::parse).transpose();
+        if let Err(error) = &credential {
+            self.error(&format!("{at}/credential"), error.to_string(), "see `flowgate credential list`");
+        }
+        Some(ConnectivityProxy { url: url?, credential: credential.ok()? })
     }
 
     fn authorities(&mut self, pointer: &str, file: &Path) -> Vec<Certificate> {

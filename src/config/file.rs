@@ -214,6 +214,18 @@ pub struct OutboundSection {
     pub allow_networks: Vec<String>,
     /// Files and folders of CAs (PEM) that may vouch for token services besides the system's.
     pub trusted_cas: Vec<String>,
+    /// The forward proxy that leads to token services of destinations with ProxyType OnPremise.
+    pub connectivity_proxy: Option<ConnectivityProxySection>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[schemars(extend("required" = ["url"]))]
+#[serde(default, deny_unknown_fields)]
+pub struct ConnectivityProxySection {
+    /// Such as http://127.0.0.1:20003.
+    pub url: String,
+    /// The name of an outbound credential whose token the proxy wants to see.
+    pub credential: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -17,7 +17,9 @@ use crate::crypto::keyring::Algorithm;
 use crate::crypto::trust::Revocation;
 use crate::crypto::x509::{Certificate, Crl};
 use crate::domain::key::Origin;
+use crate::domain::name::ArtifactName;
 use crate::domain::route::Route;
+use crate::domain::target::Target;
 use fault::Faults;
 use http::HeaderName;
 use ipnet::IpNet;
@@ -73,6 +75,15 @@ pub struct Listener {
 pub struct Outbound {
     pub allow_networks: Vec<IpNet>,
     pub trusted_cas: Vec<CertificateDer<'static>>,
+    pub connectivity_proxy: Option<ConnectivityProxy>,
+}
+
+/// The way to what only a forward proxy reaches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectivityProxy {
+    pub url: Target,
+    /// Whose token it wants to see.
+    pub credential: Option<ArtifactName>,
 }
 
 /// A server certificate with its key, read and known to belong together.

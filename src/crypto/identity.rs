@@ -3,7 +3,7 @@
 
 use super::trust::provider;
 use super::x509::{self, CertificateError};
-use p12_keystore::{KeyStore, Pkcs12ImportPolicy};
+use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -45,6 +45,23 @@ impl Identity {
         let (_, found) = store.private_key_chain().ok_or(IdentityError::Empty)?;
         let chain = found.certs().iter().map(|one| CertificateDer::from(one.as_der().to_vec())).collect();
         Self::paired(chain, PrivatePkcs8KeyDer::from(found.key().as_der().to_vec()).into())
+    }
+
+    /// The CAs of a PKCS#12 file.
+    pub fn authorities_from_p12(
+        file: &[u8],
+        password: &SecretString,
+    ) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+        let store = KeyStore::from_pkcs12(file, password.expose_secret(), Pkcs12ImportPolicy::Relaxed);
+        let store = store.map_err(|_| IdentityError::Container)?;
+        let found = store.entries().flat_map(|(_, entry)| match entry {
+            KeyStoreEntry::Certificate(one) => vec![CertificateDer::from(one.as_der().to_vec())],
+            KeyStoreEntry::PrivateKeyChain(chain) => {
+                chain.certs().iter().map(|one| CertificateDer::from(one.as_der().to_vec())).collect()
+            }
+            KeyStoreEntry::Secret(_) => Vec::new(),
+        });
+        Ok(found.collect())
     }
 
     pub fn paired(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, IdentityError> {

@@ -2,8 +2,9 @@
 //! bodies, URL parameters and lenient answers are beyond the OAuth libraries. Pure.
 
 use super::artifact::{
-    Artifact, Authentication, AuthorizationCode, BasicEncoding, ContentType, Custom, Grant, Part, Provider, Secrets,
+    Artifact, Authentication, AuthorizationCode, BasicEncoding, ContentType, Grant, Part, Provider, Secrets,
 };
+use super::target::Target;
 use crate::crypto::digest::sha256;
 use crate::crypto::keyring::{Algorithm, SigningKey};
 use crate::crypto::{json, jws, x509};
@@ -54,12 +55,21 @@ pub enum BadRequest {
     Field,
 }
 
-/// What is put where.
+/// What is put where in a token request.
 #[derive(Default)]
-struct Parts {
+pub(super) struct Parts {
     body: Vec<(String, String)>,
     url: Vec<(String, String)>,
     headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Who asks, and how it proves that.
+pub(super) struct Client<'a> {
+    pub id: &'a str,
+    pub authentication: Authentication,
+    pub basic_encoding: BasicEncoding,
+    /// Whom an assertion is for.
+    pub token_url: &'a Target,
 }
 
 /// What is asked of a token service.
@@ -69,11 +79,17 @@ pub enum Ask<'a> {
     /// For the code that a callback brought (RFC 6749, 4.1.3; RFC 7636, 4.5).
     Code {
         code: &'a SecretString,
-        redirect_uri: &'a str,
-        verifier: &'a SecretString,
+        /// As it was in the authorization request, if it was there.
+        redirect_uri: Option<&'a str>,
+        verifier: Option<&'a SecretString>,
     },
     Refresh {
         token: &'a SecretString,
+    },
+    /// RFC 6749, 4.3.2
+    Password {
+        user: &'a str,
+        password: &'a SecretString,
     },
 }
 
@@ -85,20 +101,7 @@ pub fn request(
     jti: &str,
     now: i64,
 ) -> Result<TokenRequest, BadRequest> {
-    let mut parts = Parts::default();
-    match ask {
-        Ask::ClientCredentials => parts.put("grant_type", "client_credentials"),
-        Ask::Code { code, redirect_uri, verifier } => {
-            parts.put("grant_type", "authorization_code");
-            parts.put("code", code.expose_secret());
-            parts.put("redirect_uri", redirect_uri);
-            parts.put("code_verifier", verifier.expose_secret());
-        }
-        Ask::Refresh { token } => {
-            parts.put("grant_type", "refresh_token");
-            parts.put("refresh_token", token.expose_secret());
-        }
-    }
+    let mut parts = Parts::of(ask);
     match &artifact.grant {
         Grant::ClientCredentials(grant) => {
             let asked = [("scope", &artifact.scope), ("resource", &grant.resource), ("audience", &grant.audience)];
@@ -111,15 +114,25 @@ pub fn request(
         Grant::AuthorizationCode(grant) => match (grant.provider, wanted_scope(artifact, grant), ask) {
             (Provider::Microsoft365, Some(scope), _) => parts.put("scope", &scope),
             // the model's wire form: in the query with the code, not at all with a refresh token
-            (Provider::Generic, Some(scope), Ask::Code { .. }) => parts.url.push(("scope".into(), scope)),
+            (Provider::Generic, Some(scope), Ask::Code { .. }) => parts.send(Part::Url, "scope", &scope)?,
             _ => {}
         },
     }
-    authenticate(artifact, secrets, &mut parts, jti, now)?;
+    let client = Client {
+        id: &artifact.client_id,
+        authentication: artifact.authentication,
+        basic_encoding: artifact.basic_encoding,
+        token_url: &artifact.token_url,
+    };
+    parts.authenticate(&client, secrets, jti, now)?;
+    let mut content_type = ContentType::Form;
     if let Grant::ClientCredentials(grant) = &artifact.grant {
-        parts.custom(&grant.custom, &secrets.custom)?;
+        for (row, value) in grant.custom.iter().zip(&secrets.custom) {
+            parts.send(row.part, &row.key, value.expose_secret())?;
+        }
+        content_type = grant.content_type;
     }
-    Ok(assemble(artifact, parts))
+    Ok(parts.assemble(&artifact.token_url, content_type))
 }
 
 /// The scope that is asked for. Microsoft gives a refresh token only with `offline_access`.
@@ -159,61 +172,124 @@ pub fn authorization_url(
 }
 
 impl Parts {
-    fn put(&mut self, name: &str, value: &str) {
+    /// The parameters of a grant.
+    pub(super) fn of(ask: Ask<'_>) -> Self {
+        let mut parts = Self::default();
+        match ask {
+            Ask::ClientCredentials => parts.put("grant_type", "client_credentials"),
+            Ask::Code { code, redirect_uri, verifier } => {
+                parts.put("grant_type", "authorization_code");
+                parts.put("code", code.expose_secret());
+                if let Some(redirect_uri) = redirect_uri {
+                    parts.put("redirect_uri", redirect_uri);
+                }
+                if let Some(verifier) = verifier {
+                    parts.put("code_verifier", verifier.expose_secret());
+                }
+            }
+            Ask::Refresh { token } => {
+                parts.put("grant_type", "refresh_token");
+                parts.put("refresh_token", token.expose_secret());
+            }
+            Ask::Password { user, password } => {
+                parts.put("grant_type", "password");
+                parts.put("username", user);
+                parts.put("password", password.expose_secret());
+            }
+        }
+        parts
+    }
+
+    /// A parameter of the body.
+    pub(super) fn put(&mut self, name: &str, value: &str) {
         self.body.push((name.to_owned(), value.to_owned()));
     }
 
-    fn custom(&mut self, rows: &[Custom], values: &[SecretString]) -> Result<(), BadRequest> {
-        for (row, value) in rows.iter().zip(values) {
-            let pair = (row.key.clone(), value.expose_secret().to_owned());
-            match row.part {
-                Part::Body => self.body.push(pair),
-                Part::Url => self.url.push(pair),
-                Part::Header => {
-                    let name = HeaderName::try_from(pair.0).map_err(|_| BadRequest::Field)?;
-                    let mut value = HeaderValue::try_from(pair.1).map_err(|_| BadRequest::Field)?;
-                    value.set_sensitive(true);
-                    self.headers.push((name, value));
-                }
+    /// The same in place of those of its name.
+    pub(super) fn set(&mut self, name: &str, value: &str) {
+        self.body.retain(|(known, _)| known != name);
+        self.put(name, value);
+    }
+
+    /// A parameter of the operator's own.
+    pub(super) fn send(&mut self, part: Part, name: &str, value: &str) -> Result<(), BadRequest> {
+        match part {
+            Part::Body => self.put(name, value),
+            Part::Url => self.url.push((name.to_owned(), value.to_owned())),
+            Part::Header => {
+                let name = HeaderName::try_from(name).map_err(|_| BadRequest::Field)?;
+                let mut value = HeaderValue::try_from(value).map_err(|_| BadRequest::Field)?;
+                value.set_sensitive(true);
+                self.headers.push((name, value));
             }
         }
         Ok(())
     }
+
+    pub(super) fn authenticate(
+        &mut self,
+        client: &Client<'_>,
+        secrets: &Secrets,
+        jti: &str,
+        now: i64,
+    ) -> Result<(), BadRequest> {
+        let secret = secrets.client_secret.as_ref().map_or("", |secret| secret.expose_secret());
+        match client.authentication {
+            Authentication::Body => {
+                self.put("client_id", client.id);
+                self.put("client_secret", secret);
+            }
+            Authentication::Certificate => self.put("client_id", client.id),
+            Authentication::Header => {
+                let written = |text: &str| match client.basic_encoding {
+                    BasicEncoding::Raw => text.to_owned(),
+                    BasicEncoding::Form => form_urlencoded::byte_serialize(text.as_bytes()).collect(),
+                };
+                self.basic(&written(client.id), &written(secret))?;
+            }
+            Authentication::PrivateKeyJwt => {
+                let assertion = assertion(client, secrets, jti, now)?;
+                self.assert(client.id, JWT_BEARER, &assertion);
+            }
+        }
+        Ok(())
+    }
+
+    /// RFC 7617
+    pub(super) fn basic(&mut self, user: &str, password: &str) -> Result<(), BadRequest> {
+        let value = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
+        self.send(Part::Header, AUTHORIZATION.as_str(), &value)
+    }
+
+    /// A client that an assertion stands for (RFC 7521, 4.2).
+    pub(super) fn assert(&mut self, id: &str, kind: &str, assertion: &str) {
+        self.put("client_id", id);
+        self.put("client_assertion_type", kind);
+        self.put("client_assertion", assertion);
+    }
+
+    pub(super) fn assemble(self, target: &Target, content_type: ContentType) -> TokenRequest {
+        let (kind, body) = match content_type {
+            ContentType::Json => {
+                let members: Map<String, Value> =
+                    self.body.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
+                ("application/json", Value::Object(members).to_string())
+            }
+            ContentType::Form => ("application/x-www-form-urlencoded", encoded(&self.body)),
+        };
+        let ours: Vec<_> = self.url.iter().map(|(name, _)| name.as_str()).collect();
+        let mut headers = self.headers;
+        headers.push((CONTENT_TYPE, HeaderValue::from_static(kind)));
+        if !headers.iter().any(|(name, _)| *name == ACCEPT) {
+            headers.push((ACCEPT, HeaderValue::from_static("application/json")));
+        }
+        let path = target.path_with_query(&ours, &encoded(&self.url));
+        TokenRequest { path, headers, body: SecretString::from(body) }
+    }
 }
 
-fn authenticate(
-    artifact: &Artifact,
-    secrets: &Secrets,
-    parts: &mut Parts,
-    jti: &str,
-    now: i64,
-) -> Result<(), BadRequest> {
-    let secret = secrets.client_secret.as_ref().map_or("", |secret| secret.expose_secret());
-    let id = &artifact.client_id;
-    match artifact.authentication {
-        Authentication::Body => {
-            parts.put("client_id", id);
-            parts.put("client_secret", secret);
-        }
-        Authentication::Certificate => parts.put("client_id", id),
-        Authentication::Header => {
-            let written = |text: &str| match artifact.basic_encoding {
-                BasicEncoding::Raw => text.to_owned(),
-                BasicEncoding::Form => form_urlencoded::byte_serialize(text.as_bytes()).collect(),
-            };
-            let basic = format!("Basic {}", STANDARD.encode(format!("{}:{}", written(id), written(secret))));
-            let mut value = HeaderValue::try_from(basic).map_err(|_| BadRequest::Field)?;
-            value.set_sensitive(true);
-            parts.headers.push((AUTHORIZATION, value));
-        }
-        Authentication::PrivateKeyJwt => {
-            parts.put("client_id", id);
-            parts.put("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
-            parts.put("client_assertion", &assertion(artifact, secrets, jti, now)?);
-        }
-    }
-    Ok(())
-}
+/// RFC 7523, 2.2
+pub const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// A private key that can sign assertions.
 pub fn assertion_key(pem: &SecretString) -> Result<SigningKey, BadRequest> {
@@ -223,7 +299,7 @@ pub fn assertion_key(pem: &SecretString) -> Result<SigningKey, BadRequest> {
 }
 
 /// RFC 7523, 3, with the thumbprints by which Microsoft finds the key.
-fn assertion(artifact: &Artifact, secrets: &Secrets, jti: &str, now: i64) -> Result<String, BadRequest> {
+fn assertion(client: &Client<'_>, secrets: &Secrets, jti: &str, now: i64) -> Result<String, BadRequest> {
     let pem = secrets.private_key.as_ref().ok_or(BadRequest::Key)?;
     let key = assertion_key(pem)?;
     let mut header = object!({ "alg": key.algorithm.name(), "typ": "JWT" });
@@ -232,31 +308,12 @@ fn assertion(artifact: &Artifact, secrets: &Secrets, jti: &str, now: i64) -> Res
         header["x5t#S256"] = object!(URL_SAFE_NO_PAD.encode(sha256(&leaf[0])));
     }
     let claims = object!({
-        "iss": artifact.client_id, "sub": artifact.client_id, "aud": artifact.token_url.as_str(),
+        "iss": client.id, "sub": client.id, "aud": client.token_url.as_str(),
         "jti": jti, "iat": now, "nbf": now, "exp": now + ASSERTION_LIFE,
     });
     let input = jws::signing_input(&header, &claims);
     let signature = key.sign(input.as_bytes()).map_err(|_| BadRequest::Key)?;
     Ok(jws::finish(input, &signature))
-}
-
-fn assemble(artifact: &Artifact, parts: Parts) -> TokenRequest {
-    let json = matches!(&artifact.grant, Grant::ClientCredentials(grant) if grant.content_type == ContentType::Json);
-    let (kind, body) = if json {
-        let members: Map<String, Value> =
-            parts.body.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
-        ("application/json", Value::Object(members).to_string())
-    } else {
-        ("application/x-www-form-urlencoded", encoded(&parts.body))
-    };
-    let ours: Vec<_> = parts.url.iter().map(|(name, _)| name.as_str()).collect();
-    let mut headers = parts.headers;
-    headers.push((CONTENT_TYPE, HeaderValue::from_static(kind)));
-    if !headers.iter().any(|(name, _)| *name == ACCEPT) {
-        headers.push((ACCEPT, HeaderValue::from_static("application/json")));
-    }
-    let path = artifact.token_url.path_with_query(&ours, &encoded(&parts.url));
-    TokenRequest { path, headers, body: SecretString::from(body) }
 }
 
 fn encoded(pairs: &[(String, String)]) -> String {
@@ -272,6 +329,8 @@ pub struct Granted {
     pub refresh_token: Option<SecretString>,
     /// Unix seconds, where the provider says it.
     pub refresh_expires: Option<i64>,
+    /// What was granted, where the provider says it.
+    pub scope: Option<String>,
 }
 
 impl fmt::Debug for Granted {
@@ -366,6 +425,7 @@ fn granted(said: Option<&Value>, now: i64) -> Result<Granted, Trouble> {
         expires: now + life(said.get("expires_in")),
         refresh_token: refresh.map(SecretString::from),
         refresh_expires: refresh_life.map(|seconds| now + seconds.min(LONGEST_REFRESH)),
+        scope: said.get("scope").and_then(Value::as_str).map(str::to_owned),
     })
 }
 
@@ -506,7 +566,7 @@ mod tests {
             let request = request(&artifact, &secrets, ask, "j", 0).expect("built");
             (request.path.clone(), request.body.expose_secret().to_owned())
         };
-        let by_code = Ask::Code { code: &token, redirect_uri, verifier: &verifier };
+        let by_code = Ask::Code { code: &token, redirect_uri: Some(redirect_uri), verifier: Some(&verifier) };
         let refresh = Ask::Refresh { token: &token };
         let generic = object!({ "scope": "a b" });
         let microsoft = object!({ "scope": "a", "provider": "microsoft-365" });

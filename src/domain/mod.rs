@@ -6,6 +6,7 @@ pub mod authorization;
 pub mod client;
 pub mod credential;
 pub mod decision;
+pub mod destination;
 pub mod exchange;
 pub mod grant;
 pub mod instance;

@@ -101,6 +101,14 @@ reasons! {
     RevokeForeign: "revoke-foreign", "unauthorized_client", 400, "RFC 7009 2.1", "a client may revoke only tokens issued to it";
     SignerBusy: "signer-busy", "temporarily_unavailable", 503, "RFC 9110 15.6.4", "try again shortly; tokens.algorithm ES256 signs thirty times as fast";
     StoreUnavailable: "store-unavailable", "temporarily_unavailable", 503, "RFC 9110 15.6.4", "look at the gateway's log: the store does not take writes";
+    // destinations
+    PlanOther: "plan-other", "wrong_plan", 403, "RFC 6750 3.1", "use a service key of an instance of plan destination: flowgate instance create NAME --plan destination";
+    LookupMalformed: "lookup-malformed", "bad_lookup", 400, "RFC 9110 15.5.1", "see the message, and README for what goes together";
+    EntryUnknown: "entry-unknown", "no_such_entry", 404, "RFC 9110 15.5.5", "compare the name, case included, with `flowgate destination list`";
+    EntryTaken: "entry-taken", "entry_taken", 409, "RFC 9110 15.5.10", "replace it with PUT, or choose another name";
+    EntryChanged: "entry-changed", "entry_changed", 412, "RFC 9110 15.5.13", "get the entry again and repeat the change with its new ETag";
+    EntryMalformed: "entry-malformed", "bad_entry", 400, "RFC 9110 15.5.1", "see the message; README lists the properties";
+    EntriesTooLarge: "entries-too-large", "body_too_large", 413, "RFC 9110 15.5.14", "send fewer or smaller entries; a request may have 1 MiB";
     // the backend
     CredentialUnavailable: "credential-unavailable", "credential_unavailable", 503, "RFC 9110 15.6.4", "the route's outbound credential has no token; `flowgate credential list` tells why";
     BackendUnreachable: "backend-unreachable", "backend_unreachable", 502, "RFC 9110 15.6.3", "start the backend, or correct its address in config.yaml";
@@ -135,6 +143,12 @@ pub fn public_text(code: &str) -> &'static str {
         "backend_unreachable" => "the service behind this path cannot be reached",
         "backend_failed" => "the service behind this path broke off its answer",
         "backend_timeout" => "the service behind this path did not answer in time",
+        "wrong_plan" => "the token is not of an instance that may look destinations up",
+        "bad_lookup" => "this cannot be looked up so",
+        "no_such_entry" => "Configuration with the specified name was not found",
+        "entry_taken" => "Duplicate key",
+        "entry_changed" => "the entry is not as the condition says",
+        "bad_entry" => "the entry cannot be stored",
         "client_aborted" => "the request body did not arrive whole",
         "draining" => "the gateway is stopping; try again shortly",
         _ => "the gateway failed; report it with the request id",

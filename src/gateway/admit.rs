@@ -167,7 +167,7 @@ impl Gateway {
     }
 
     /// The bearer authenticator (RFC 6750).
-    fn bearer(&self, tokens: &LaneTokens, call: &Call<'_>, epoch: u64, now: i64) -> Answer<Arc<Caller>> {
+    pub(super) fn bearer(&self, tokens: &LaneTokens, call: &Call<'_>, epoch: u64, now: i64) -> Answer<Arc<Caller>> {
         let mut fields = call.headers.get_all(header::AUTHORIZATION).iter();
         let Some(value) = fields.next() else { return Answer::Nothing };
         if fields.next().is_some() {
@@ -245,7 +245,13 @@ impl Gateway {
     }
 
     /// The caller behind a token: remembered, judged again, or verified.
-    fn caller(&self, tokens: &LaneTokens, token: &str, epoch: u64, now: i64) -> Result<Arc<Caller>, Refusal> {
+    pub(super) fn caller(
+        &self,
+        tokens: &LaneTokens,
+        token: &str,
+        epoch: u64,
+        now: i64,
+    ) -> Result<Arc<Caller>, Refusal> {
         let leeway = self.state.settings.load().expected.leeway;
         if let Some(caller) = tokens.fresh(token, epoch) {
             caller.current(now, leeway)?;

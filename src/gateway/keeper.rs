@@ -2,15 +2,15 @@
 //! asks. What a provider answers is written down before it is used.
 
 use super::Clock;
+use super::exchanger::Exchanger;
 use crate::crypto::random;
 use crate::crypto::x509;
 use crate::domain::artifact::{Artifact, Authentication, Secrets};
 use crate::domain::authorization::{Authorization, Callback, Ended};
 use crate::domain::credential::{CredentialState, Need, Refresh};
 use crate::domain::exchange::{self, Ask, Granted, Trouble};
-use crate::net::outbound::{OutboundError, Policy, post};
+use crate::net::outbound::{Sending, Times};
 use crate::store::{Lease, Store, StoreError};
-use arc_swap::ArcSwap;
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
@@ -72,8 +72,8 @@ pub enum Wish {
 /// Fetches tokens on behalf of one process.
 pub struct Keeper {
     pub store: Store,
-    pub policy: ArcSwap<Policy>,
     pub clock: Arc<dyn Clock>,
+    exchanger: Arc<Exchanger>,
     holder: String,
     /// Spreads the renewals of many processes and artifacts.
     jitter: u8,
@@ -82,8 +82,9 @@ pub struct Keeper {
 impl Keeper {
     /// `holder` names the process towards others on the store. One that takes the place of another
     /// by the store's lock has its name, so that it need not wait for the dead one's lease.
-    pub fn new(store: Store, policy: Policy, clock: Arc<dyn Clock>, holder: String) -> Self {
-        Self { store, policy: ArcSwap::from_pointee(policy), clock, holder, jitter: random::bytes::<1>()[0] % 100 }
+    pub fn new(store: Store, exchanger: Arc<Exchanger>, holder: String) -> Self {
+        let clock = exchanger.clock.clone();
+        Self { store, clock, exchanger, holder, jitter: random::bytes::<1>()[0] % 100 }
     }
 
     /// Whether the clock asks for an exchange.
@@ -308,7 +309,7 @@ impl Keeper {
         let Ok(verifier) = self.store.vault().unseal_text(&place, &authorization.sealed) else {
             return failed(&Trouble::lasting("its verifier cannot be read"));
         };
-        let ask = Ask::Code { code, redirect_uri: &authorization.redirect_uri, verifier: &verifier };
+        let ask = Ask::Code { code, redirect_uri: Some(&authorization.redirect_uri), verifier: Some(&verifier) };
         match self.exchange(artifact, ask).await {
             Ok(granted) if granted.refresh_token.is_some() => {
                 (self.holding(artifact, before, &granted, self.clock.now()), Ended::Authorised)
@@ -326,7 +327,7 @@ impl Keeper {
         let secrets = Secrets::from_json(&plain).ok_or_else(|| lasting("its secrets cannot be read".into()))?;
         let request = exchange::request(artifact, &secrets, ask, &random::uuid(), now);
         let request = request.map_err(|error| lasting(error.to_string()))?;
-        let auth = match artifact.authentication {
+        let identity = match artifact.authentication {
             Authentication::Certificate => Some(secrets.identity().map_err(|error| lasting(error.to_string()))?),
             _ => None,
         };
@@ -334,16 +335,9 @@ impl Keeper {
         for pem in &artifact.trusted_cas {
             cas.extend(x509::chain(pem).map_err(|error| lasting(error.to_string()))?);
         }
-        let policy = self.policy.load_full();
-        let answered = post(&artifact.token_url, &request, auth, &cas, &policy).await;
-        let answered = answered.map_err(|error| unanswered(&error))?;
-        let answer = exchange::Answer {
-            status: answered.status,
-            retry_after: answered.header("retry-after"),
-            location: answered.header("location"),
-            body: &answered.body,
-        };
-        exchange::read(&answer, &secrets, self.clock.now())
+        let (target, request) = (&artifact.token_url, &request);
+        let sending = Sending { target, request, identity, cas: &cas, times: Times::default(), via: None };
+        self.exchanger.send(sending, &secrets).await
     }
 }
 
@@ -357,16 +351,6 @@ fn hint(artifact: &Artifact) -> String {
         _ => "many want the scope offline_access, or access_type=offline in the authorization URL",
     };
     parameter.to_owned()
-}
-
-/// Whether anything was sent decides what a provider may have made of a refresh token.
-fn unanswered(error: &OutboundError) -> Trouble {
-    let sent = matches!(error, OutboundError::Http(..) | OutboundError::Body(_) | OutboundError::Late(_));
-    let text: String = error.to_string().chars().take(300).collect();
-    match error {
-        OutboundError::Refused(..) | OutboundError::Tls(_) | OutboundError::Host(_) => Trouble::lasting(text),
-        _ => Trouble { answered: !sent, ..Trouble::passing(text) },
-    }
 }
 
 fn unstored(error: &StoreError) -> Trouble {

@@ -11,6 +11,9 @@ use crate::crypto::x509::{Certificate, CertificateError};
 use crate::domain::artifact::Artifact;
 use crate::domain::client::Clients;
 use crate::domain::credential::CredentialState;
+use crate::domain::destination::Entry;
+use crate::domain::destination::directory::{Directory, Item};
+use crate::domain::destination::properties::Properties;
 use crate::domain::instance::Instance;
 use crate::domain::key::Key;
 use crate::domain::name::ArtifactName;
@@ -65,6 +68,7 @@ pub struct Mirror {
     artifacts: HashMap<String, Arc<Artifact>>,
     fortunes: HashMap<String, Arc<CredentialState>>,
     credentials: Credentials,
+    destinations: Directory,
 }
 
 impl Mirror {
@@ -82,6 +86,7 @@ impl Mirror {
             artifacts: HashMap::new(),
             fortunes: HashMap::new(),
             credentials: Credentials::new(),
+            destinations: Directory::default(),
         };
         let changes = mirror.store.changes(0).await?;
         mirror.take(&changes.list)?;
@@ -104,8 +109,10 @@ impl Mirror {
         self.revision = changes.revision;
         let Some(state) = self.state.clone() else { return Ok(true) };
         state.credentials.store(Arc::new(self.credentials.clone()));
-        if changes.list.iter().all(|change| change.kind == CredentialState::KIND) {
-            // a token of ours is no reason to judge callers' tokens again
+        state.destinations.store(Arc::new(self.destinations.clone()));
+        let ours = [CredentialState::KIND, Entry::KIND];
+        if changes.list.iter().all(|change| ours.contains(&change.kind.as_str())) {
+            // what we call others with is no reason to judge callers' tokens again
             return Ok(true);
         }
         // what was taken away holds whatever becomes of the rest
@@ -156,6 +163,7 @@ impl Mirror {
         state.clients.store(Arc::new(self.clients.clone()));
         state.revoked.store(Arc::new(self.revoked.clone()));
         state.credentials.store(Arc::new(self.credentials.clone()));
+        state.destinations.store(Arc::new(self.destinations.clone()));
         state.keyring.store(Arc::new(Keyring::new(self.keys.values().cloned().collect())));
         state.advance();
     }
@@ -225,6 +233,10 @@ impl Mirror {
             } else if let Some(fortune) = read::<CredentialState>(change)? {
                 self.fortunes.insert(fortune.id.clone(), Arc::new(fortune));
                 self.deploy(&change.id);
+            } else if let Some(entry) = read::<Entry>(change)? {
+                let plain = self.store.vault().unseal(&change.id, &entry.sealed).map_err(StoreError::from)?;
+                let properties = Properties::from_json(&plain).unwrap_or_default();
+                self.destinations.put(Item::new(&entry, properties));
             } else if change.deleted() {
                 self.remove(change);
             }
@@ -255,6 +267,7 @@ impl Mirror {
                     self.credentials.remove(&artifact.name);
                 }
             }
+            Entry::KIND => self.destinations.remove(&change.id),
             CredentialState::KIND => {
                 self.fortunes.remove(&change.id);
                 self.deploy(&change.id);

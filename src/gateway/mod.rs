@@ -6,8 +6,12 @@ mod admit;
 mod cache;
 mod certificate;
 pub mod control;
+pub mod errands;
+pub mod exchanger;
+pub mod finder;
 mod issue;
 pub mod keeper;
+mod lookup;
 mod mirror;
 pub mod outbound;
 mod places;
@@ -21,6 +25,7 @@ pub use mirror::{Mirror, MirrorError};
 
 use cache::SharedTokens;
 use control::Control;
+use finder::Finder;
 use outbound::Wants;
 use signer::Signer;
 use state::State;
@@ -40,10 +45,18 @@ pub struct Gateway {
     forwarded: certificate::Forwarded,
     control: Control,
     wants: Wants,
+    finder: Finder,
+}
+
+/// The lanes' ends of what calls others on our own behalf.
+pub struct Outward {
+    pub wants: Wants,
+    pub finder: Finder,
 }
 
 impl Gateway {
-    pub fn new(state: Arc<State>, clock: Arc<dyn Clock>, signer: Signer, control: Control, wants: Wants) -> Self {
+    pub fn new(state: Arc<State>, clock: Arc<dyn Clock>, signer: Signer, control: Control, outward: Outward) -> Self {
+        let Outward { wants, finder } = outward;
         Self {
             state,
             clock,
@@ -52,6 +65,7 @@ impl Gateway {
             forwarded: certificate::forwarded(),
             control,
             wants,
+            finder,
         }
     }
 }

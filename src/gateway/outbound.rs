@@ -81,10 +81,19 @@ impl Wants {
         let _ = self.0.try_send(Message::Want(Want { name: name.clone(), rejected, done: None }));
     }
 
+    /// Waits until there is a token; false if there will be none.
+    pub async fn any(&self, name: &ArtifactName) -> bool {
+        self.wait(name, None).await
+    }
+
     /// Waits until there is another token than the rejected one; false if there will be none.
     pub async fn fresh(&self, name: &ArtifactName, rejected: u64) -> bool {
+        self.wait(name, Some(rejected)).await
+    }
+
+    async fn wait(&self, name: &ArtifactName, rejected: Option<u64>) -> bool {
         let (done, answer) = oneshot::channel();
-        let want = Want { name: name.clone(), rejected: Some(rejected), done: Some(done) };
+        let want = Want { name: name.clone(), rejected, done: Some(done) };
         self.0.try_send(Message::Want(want)).is_ok()
             && tokio::time::timeout(PATIENCE, answer).await.is_ok_and(|there| there.unwrap_or(false))
     }
@@ -181,6 +190,7 @@ impl Upkeep {
         }
         let need = deployed.fortune.need(&deployed.artifact, 0, self.keeper.clock.now());
         if want.rejected.is_none() && matches!(need, Need::Wait | Need::Authorise) {
+            // the closed channel tells who waits that there will be none
             return;
         }
         self.start(deployed.artifact, want.rejected, waiting.into_iter().collect());

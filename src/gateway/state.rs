@@ -6,6 +6,7 @@ use crate::crypto::digest::{Digest, Keyed};
 use crate::crypto::keyring::Keyring;
 use crate::crypto::trust::{Pins, Trust};
 use crate::domain::client::Clients;
+use crate::domain::destination::directory::Directory;
 use crate::domain::key::Origin;
 use crate::domain::route::Routes;
 use crate::domain::tenant::Tenant;
@@ -71,6 +72,7 @@ pub struct State {
     pub keyring: ArcSwap<Keyring>,
     pub authorities: ArcSwap<Authorities>,
     pub revoked: ArcSwap<Revoked>,
+    pub destinations: ArcSwap<Directory>,
     /// Outbound credentials with their tokens.
     pub credentials: ArcSwap<Credentials>,
     pub settings: ArcSwap<Settings>,
@@ -97,6 +99,7 @@ impl State {
             keyring: ArcSwap::default(),
             authorities: ArcSwap::from_pointee(authorities),
             revoked: ArcSwap::default(),
+            destinations: ArcSwap::default(),
             credentials: ArcSwap::default(),
             settings: ArcSwap::from_pointee(settings),
             limits: ArcSwap::from_pointee(limits),

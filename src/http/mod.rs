@@ -3,6 +3,8 @@
 
 pub mod access_log;
 pub mod admin;
+mod destinations;
+mod entries;
 pub mod metrics;
 mod observe;
 mod proxy;
@@ -113,7 +115,10 @@ impl tower::Service<Inbound> for Dispatch {
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let (lane, peer) = (self.lane.clone(), self.peer.clone());
-        if product(inbound.request.uri().path()) {
+        let path = inbound.request.uri().path();
+        if below(path, destinations::ROOT) {
+            Box::pin(async move { Ok(destinations::serve(&lane, &peer, inbound).await) })
+        } else if product(path) {
             Box::pin(async move { Ok(token::serve(&lane, &peer, inbound).await) })
         } else {
             Box::pin(async move { Ok(proxy::serve(&lane, &peer, inbound).await) })
@@ -124,6 +129,9 @@ impl tower::Service<Inbound> for Dispatch {
 /// Whether a path is the product's own. Compared as it came: a path that only normalises to one of
 /// these is no published path either, since routes cannot be there.
 fn product(path: &str) -> bool {
-    let below = |own: &&str| path.strip_prefix(*own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    PRODUCT_PATHS.iter().any(below)
+    PRODUCT_PATHS.iter().any(|own| below(path, own))
+}
+
+fn below(path: &str, own: &str) -> bool {
+    path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -1,7 +1,7 @@
 //! The one place that turns refusals into responses: RFC 6749 at the token server, RFC 6750 with a
 //! problem body (RFC 9457) at the gateway.
 
-use crate::domain::reason::public_text;
+use crate::domain::reason::{Reason, public_text};
 use crate::domain::trail::Refusal;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -19,6 +19,8 @@ pub type Short = Response<Full<Bytes>>;
 pub enum Door {
     TokenServer,
     Gateway,
+    /// The Destination service's interface.
+    Destinations,
 }
 
 /// A page of our own words: nothing that came from outside is ever in it.
@@ -46,13 +48,19 @@ pub fn refusal(door: Door, refusal: &Refusal, request_id: &HeaderValue) -> Short
     let mut response = match door {
         Door::TokenServer => oauth(status, row.code),
         Door::Gateway => problem(status, row.code, request_id),
+        Door::Destinations => {
+            // what is wrong with a request for a destination is for its caller to know
+            let own = matches!(refusal.reason, Reason::LookupMalformed | Reason::EntryMalformed);
+            let text = refusal.detail.as_deref().filter(|_| own).unwrap_or(public_text(row.code));
+            no_store(status, &json!({ "ErrorMessage": text }))
+        }
     };
     let challenge = match door {
         Door::TokenServer if row.status == 401 => {
             Some(HeaderValue::from_static("Basic realm=\"flowgate\", charset=\"UTF-8\""))
         }
         Door::TokenServer => None,
-        Door::Gateway => bearer_challenge(row.status, row.code, refusal.scope.as_deref()),
+        Door::Gateway | Door::Destinations => bearer_challenge(row.status, row.code, refusal.scope.as_deref()),
     };
     if let Some(challenge) = challenge {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -93,6 +101,22 @@ fn problem(status: StatusCode, code: &str, request_id: &HeaderValue) -> Short {
     });
     let mut response = with_body(status, &body, "application/problem+json");
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// JSON that is there as a text, with its entity tag; `life` says for how many seconds the caller may
+/// keep it.
+pub fn tagged(body: String, etag: &str, life: Option<i64>) -> Short {
+    let mut response = Response::new(Full::from(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json;charset=UTF-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let kept = life.map(|seconds| format!("private, max-age={seconds}"));
+    let kept = kept.and_then(|text| HeaderValue::try_from(text).ok());
+    headers.insert(header::CACHE_CONTROL, kept.unwrap_or(HeaderValue::from_static("no-store")));
+    if let Ok(etag) = HeaderValue::from_str(etag) {
+        headers.insert(header::ETAG, etag);
+    }
     response
 }
 

@@ -2,14 +2,17 @@
 //! judged and connected to; redirects are not followed; size and time have an end.
 
 use super::client::{self, ExchangeError, tls};
-use crate::config::Outbound;
+use crate::config::{ConnectivityProxy, Outbound};
 use crate::crypto::identity::Identity;
 use crate::domain::exchange::TokenRequest;
 use crate::domain::target::{Refused, Target, judge};
 use bytes::Bytes;
 use http::header::{HOST, HeaderMap, USER_AGENT};
-use http::{HeaderValue, Method, Request};
-use http_body_util::Full;
+use http::{HeaderName, HeaderValue, Request};
+use http_body_util::{Empty, Full};
+use hyper::client::conn::http1;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -22,14 +25,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Host;
 
-const CONNECT: Duration = Duration::from_secs(5);
-const TIME: Duration = Duration::from_secs(20);
-
 /// Where calls may go, and who vouches for those who answer.
 #[derive(Debug, Clone)]
 pub struct Policy {
     pub allow: Vec<IpNet>,
     pub roots: RootCertStore,
+    /// The way to what only a forward proxy reaches.
+    pub connectivity_proxy: Option<ConnectivityProxy>,
 }
 
 impl Policy {
@@ -38,7 +40,8 @@ impl Policy {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         roots.add_parsable_certificates(outbound.trusted_cas.iter().cloned());
-        Self { allow: outbound.allow_networks.clone(), roots }
+        let (allow, connectivity_proxy) = (outbound.allow_networks.clone(), outbound.connectivity_proxy.clone());
+        Self { allow, roots, connectivity_proxy }
     }
 }
 
@@ -56,8 +59,10 @@ pub enum OutboundError {
     Http(String, hyper::Error),
     #[error("the answer of {0} cannot be read, or has more than 1 MiB")]
     Body(String),
-    #[error("{0} did not answer within 20 s")]
-    Late(String),
+    #[error("{0} did not answer within {1} s")]
+    Late(String, u64),
+    #[error("the proxy {0} cannot be used: {1}")]
+    Proxy(String, String),
     #[error("`{0}` is no host name")]
     Host(String),
 }
@@ -76,42 +81,96 @@ impl Answered {
     }
 }
 
-/// Sends one token request.
-pub async fn post(
-    target: &Target,
-    request: &TokenRequest,
-    auth: Option<Identity>,
-    cas: &[CertificateDer<'static>],
-    policy: &Policy,
-) -> Result<Answered, OutboundError> {
-    let authority = target.authority();
-    let work = exchange(target, &authority, request, auth, cas, policy);
-    tokio::time::timeout(TIME, work).await.map_err(|_| OutboundError::Late(authority.clone()))?
+/// How long a call may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// For each address that is tried.
+    pub connect: Duration,
+    /// Until the whole answer is there, connecting included.
+    pub whole: Duration,
 }
 
-async fn exchange(
-    target: &Target,
+impl Default for Times {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(5), whole: Duration::from_secs(20) }
+    }
+}
+
+/// A forward proxy that leads to targets which only it can reach.
+#[derive(Debug)]
+pub struct Via {
+    pub proxy: Target,
+    /// What it wants to see: its own token, and where the target is.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// One token request with all that it takes to send it.
+#[derive(Debug)]
+pub struct Sending<'a> {
+    pub target: &'a Target,
+    pub request: &'a TokenRequest,
+    pub identity: Option<Identity>,
+    /// CAs that count besides those of the policy.
+    pub cas: &'a [CertificateDer<'static>],
+    pub times: Times,
+    pub via: Option<&'a Via>,
+}
+
+/// Sends one token request.
+pub async fn post(sending: Sending<'_>, policy: &Policy) -> Result<Answered, OutboundError> {
+    let (authority, whole) = (sending.target.authority(), sending.times.whole);
+    let work = exchange(sending, &authority, policy);
+    tokio::time::timeout(whole, work).await.map_err(|_| OutboundError::Late(authority.clone(), whole.as_secs()))?
+}
+
+async fn exchange(sending: Sending<'_>, authority: &str, policy: &Policy) -> Result<Answered, OutboundError> {
+    let (target, request, times, via) = (sending.target, sending.request, sending.times, sending.via);
+    let stream = match via {
+        None => connect(target, authority, policy, times.connect).await?,
+        // the configuration names the proxy, so no more is asked about its address
+        Some(via) => dial(&via.proxy, &via.proxy.authority(), times.connect, |_| Ok(())).await?,
+    };
+    if !target.secure() {
+        return send(stream, authority, request, via).await;
+    }
+    match via {
+        None => secured(stream, sending, authority, policy).await,
+        Some(via) => secured(tunnel(stream, target, via).await?, sending, authority, policy).await,
+    }
+}
+
+async fn secured(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    sending: Sending<'_>,
     authority: &str,
-    request: &TokenRequest,
-    auth: Option<Identity>,
-    cas: &[CertificateDer<'static>],
     policy: &Policy,
 ) -> Result<Answered, OutboundError> {
-    let stream = connect(target, authority, policy).await?;
-    if !target.secure() {
-        return send(stream, authority, request).await;
-    }
-    let host = target.host().map(|host| host.to_string().trim_matches(['[', ']']).to_owned()).unwrap_or_default();
-    let name = ServerName::try_from(host.clone()).map_err(|_| OutboundError::Host(host))?;
+    let host = sending.target.host().map(|host| host.to_string()).unwrap_or_default();
+    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|_| OutboundError::Host(host))?;
     let mut roots = policy.roots.clone();
-    roots.add_parsable_certificates(cas.iter().cloned());
-    let config = Arc::new(tls(roots, auth)?);
+    roots.add_parsable_certificates(sending.cas.iter().cloned());
+    let config = Arc::new(tls(roots, sending.identity)?);
     let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await;
-    send(stream.map_err(|error| OutboundError::Connect(authority.to_owned(), error))?, authority, request).await
+    let stream = stream.map_err(|error| OutboundError::Connect(authority.to_owned(), error))?;
+    send(stream, authority, sending.request, None).await
 }
 
 /// To the first address that may be called and answers.
-async fn connect(target: &Target, authority: &str, policy: &Policy) -> Result<TcpStream, OutboundError> {
+async fn connect(
+    target: &Target,
+    authority: &str,
+    policy: &Policy,
+    time: Duration,
+) -> Result<TcpStream, OutboundError> {
+    dial(target, authority, time, |address| judge(address, target.secure(), &policy.allow)).await
+}
+
+async fn dial(
+    target: &Target,
+    authority: &str,
+    time: Duration,
+    may: impl Fn(IpAddr) -> Result<(), Refused>,
+) -> Result<TcpStream, OutboundError> {
     let port = target.port();
     let addresses: Vec<IpAddr> = match target.host() {
         Some(Host::Ipv4(four)) => vec![four.into()],
@@ -125,11 +184,11 @@ async fn connect(target: &Target, authority: &str, policy: &Policy) -> Result<Tc
     };
     let mut last = OutboundError::Name(authority.to_owned(), io::ErrorKind::NotFound.into());
     for address in addresses {
-        if let Err(refused) = judge(address, target.secure(), &policy.allow) {
+        if let Err(refused) = may(address) {
             last = OutboundError::Refused(authority.to_owned(), refused);
             continue;
         }
-        match tokio::time::timeout(CONNECT, TcpStream::connect(SocketAddr::new(address, port))).await {
+        match tokio::time::timeout(time, TcpStream::connect(SocketAddr::new(address, port))).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = OutboundError::Connect(authority.to_owned(), error),
             Err(_) => last = OutboundError::Connect(authority.to_owned(), io::ErrorKind::TimedOut.into()),
@@ -138,15 +197,38 @@ async fn connect(target: &Target, authority: &str, policy: &Policy) -> Result<Tc
     Err(last)
 }
 
+/// Through a proxy to a TLS server (RFC 9110, 9.3.6).
+async fn tunnel(stream: TcpStream, target: &Target, via: &Via) -> Result<TokioIo<Upgraded>, OutboundError> {
+    let failed = |why: String| OutboundError::Proxy(via.proxy.authority(), why);
+    let host = target.host().map(|host| host.to_string()).unwrap_or_default();
+    let end = format!("{host}:{}", target.port());
+    let mut message = Request::connect(&end).body(Empty::<Bytes>::new()).map_err(|error| failed(error.to_string()))?;
+    let name = HeaderValue::from_str(&end).map_err(|_| OutboundError::Host(end))?;
+    message.headers_mut().insert(HOST, name);
+    message.headers_mut().extend(via.headers.iter().cloned());
+    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|error| failed(error.to_string()))?;
+    tokio::spawn(connection.with_upgrades());
+    let response = sender.send_request(message).await.map_err(|error| failed(error.to_string()))?;
+    if !response.status().is_success() {
+        return Err(failed(format!("it answered CONNECT with {}", response.status().as_u16())));
+    }
+    hyper::upgrade::on(response).await.map(TokioIo::new).map_err(|error| failed(error.to_string()))
+}
+
 async fn send(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     authority: &str,
     request: &TokenRequest,
+    via: Option<&Via>,
 ) -> Result<Answered, OutboundError> {
     let bad = || OutboundError::Host(authority.to_owned());
     let body = Full::new(Bytes::copy_from_slice(request.body.expose_secret().as_bytes()));
-    let mut message = Request::builder().method(Method::POST).uri(&request.path).body(body).map_err(|_| bad())?;
+    // a proxy takes the whole URL (RFC 9112, 3.2.2)
+    let uri = via.map_or_else(|| request.path.clone(), |_| format!("http://{authority}{}", request.path));
+    let mut message = Request::post(uri).body(body).map_err(|_| bad())?;
     let headers = message.headers_mut();
+    headers.extend(via.into_iter().flat_map(|via| via.headers.iter().cloned()));
     headers.insert(HOST, HeaderValue::from_str(authority).map_err(|_| bad())?);
     headers.insert(USER_AGENT, HeaderValue::from_static("flowgate"));
     for (name, value) in &request.headers {

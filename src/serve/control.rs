@@ -9,9 +9,9 @@ use crate::domain::key::Key;
 use crate::domain::name::ArtifactName;
 use crate::domain::outlook::Kind;
 use crate::gateway::Mirror;
-use crate::gateway::administer::signing;
-use crate::gateway::control::{Order, Request};
-use crate::gateway::keeper::Keeper;
+use crate::gateway::administer::{Administration, signing};
+use crate::gateway::control::{Inbox, Managing, Order, Request};
+use crate::gateway::exchanger::Exchanger;
 use crate::http::access_log::LogWriter;
 use crate::http::admin::Health;
 use crate::http::metrics::Registry;
@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -40,17 +39,17 @@ pub struct Control {
     pub store: Store,
     pub mirror: Mirror,
     pub site: Site,
-    pub requests: mpsc::Receiver<Request>,
+    pub inbox: Inbox,
     pub source: Source,
     pub health: Arc<Health>,
     pub registry: Registry,
     pub log: LogWriter,
     pub stop: CancellationToken,
-    pub keeper: Arc<Keeper>,
+    pub exchanger: Arc<Exchanger>,
     /// Credentials that have been told of, with the day of the last warning.
     pub told: HashMap<ArtifactName, i64>,
-    /// The task that keeps outbound credentials alive.
-    pub upkeep: JoinHandle<()>,
+    /// What keeps outbound credentials alive and fetches tokens for lookups.
+    pub tasks: [JoinHandle<()>; 2],
     /// What was read last, good or bad.
     pub seen: Digest,
     /// Held as long as this loop runs.
@@ -71,7 +70,8 @@ impl Control {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
-                Some(first) = self.requests.recv() => self.carry_out(first).await,
+                Some(first) = self.inbox.orders.recv() => self.carry_out(first).await,
+                Some(managing) = self.inbox.managing.recv() => self.manage(managing).await,
                 () = self.store.changed() => self.catch_up().await,
                 _ = follow.tick() => self.follow(&mut follower).await,
                 _ = upkeep.tick() => self.upkeep().await,
@@ -85,9 +85,13 @@ impl Control {
         }
         self.health.draining.store(true, Ordering::Relaxed);
         tracing::info!("draining");
+        // who waits for a change hears that there will be none
+        drop(self.inbox);
         self.site.close().await;
-        // an answer of a token service that is under way is still written down
-        let _ = self.upkeep.await;
+        // an answer of a token service that is under way is still taken, and written down
+        for task in self.tasks {
+            let _ = task.await;
+        }
         if let Some(follower) = follower {
             follower.close().await;
         }
@@ -138,7 +142,7 @@ impl Control {
     async fn carry_out(&mut self, first: Request) {
         let mut batch = vec![first];
         while batch.len() < BATCH {
-            match self.requests.try_recv() {
+            match self.inbox.orders.try_recv() {
                 Ok(next) => batch.push(next),
                 Err(_) => break,
             }
@@ -167,6 +171,20 @@ impl Control {
             });
         }
         writing.commit().await.map(|()| made)
+    }
+
+    /// Changes destinations, one after the other, so that one that cannot be does not undo the others.
+    async fn manage(&mut self, managing: Managing) {
+        let Managing { sort, level, changes, done } = managing;
+        let Some(config) = self.site.config() else { return };
+        let now = self.site.gateway().clock.now();
+        let admin = Administration { store: &self.store, origin: &config.origin, now };
+        let mut rows = Vec::with_capacity(changes.len());
+        for change in changes {
+            rows.push(admin.change_entry(sort, &level, change).await);
+        }
+        self.catch_up().await;
+        let _ = done.send(rows);
     }
 
     async fn upkeep(&mut self) {
@@ -275,7 +293,7 @@ impl Control {
             return Err(error.into());
         }
         if let Some(policy) = policy {
-            self.keeper.policy.store(Arc::new(policy));
+            self.exchanger.policy.store(Arc::new(policy));
         }
         // tokens that were verified under other settings are verified again, so swap only a change
         if !state.settings.load().same_as(&settings) {

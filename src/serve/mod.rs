@@ -9,10 +9,13 @@ mod watch;
 use crate::config::{self, Config, Loaded};
 use crate::gateway::administer::{AdminError, signing, tenant};
 use crate::gateway::control::Control;
+use crate::gateway::errands::Desk;
+use crate::gateway::exchanger::Exchanger;
+use crate::gateway::finder::Finder;
 use crate::gateway::keeper::Keeper;
 use crate::gateway::outbound::{Upkeep, Wants};
 use crate::gateway::signer::Signer;
-use crate::gateway::{Clock, Gateway, Mirror};
+use crate::gateway::{Clock, Gateway, Mirror, Outward};
 use crate::http::access_log::LogWriter;
 use crate::http::admin::{Admin, Health, router};
 use crate::http::metrics::Registry;
@@ -104,12 +107,15 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
     let (mirror, state) = Mirror::load(store.clone(), &config).await?;
 
     // the gateway over it
-    let (control, requests) = Control::new();
+    let (control, inbox) = Control::new();
     let (wants, wanted) = Wants::new();
-    let keeper =
-        Arc::new(Keeper::new(store.clone(), Policy::new(&config.outbound), options.clock.clone(), "serve".into()));
+    let exchanger = Exchanger::new(Policy::new(&config.outbound), options.clock.clone());
+    let keeper = Arc::new(Keeper::new(store.clone(), exchanger.clone(), "serve".into()));
     let signer = Signer::start(options.lanes)?;
-    let gateway = Arc::new(Gateway::new(state.clone(), options.clock.clone(), signer, control, wants));
+    let (errands, desk) = Desk::new(exchanger.clone(), keeper.clone(), state.clone());
+    let finder = Finder::new(state.clone(), options.clock.clone(), wants.clone(), errands);
+    let outward = Outward { wants, finder };
+    let gateway = Arc::new(Gateway::new(state.clone(), options.clock.clone(), signer, control, outward));
     let registry = Registry::new().ok_or(ServeError::Metrics)?;
     let log = LogWriter::start(options.log)?;
     let health = Arc::new(Health::default());
@@ -131,21 +137,22 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
     let admin = tokio::net::TcpListener::from_std(admin)?;
     let shutdown = stop.clone().cancelled_owned();
     tokio::spawn(async move { axum::serve(admin, app).with_graceful_shutdown(shutdown).await });
-    let upkeep = tokio::spawn(Upkeep::new(keeper.clone(), state, wanted).run(stop.clone()));
+    let upkeep = tokio::spawn(Upkeep::new(keeper, state, wanted).run(stop.clone()));
+    let desk = tokio::spawn(desk.run(stop.clone()));
     let source = watch::Source { path: options.config_path, env: options.env };
     let work = control::Control {
         store,
         mirror,
         site,
-        requests,
+        inbox,
         source,
         health,
         registry,
         log,
         stop: stop.clone(),
-        keeper,
+        exchanger,
         told: HashMap::new(),
-        upkeep,
+        tasks: [upkeep, desk],
         seen,
         lock,
     };

@@ -3,6 +3,7 @@
 
 pub mod authority;
 pub mod credentials;
+pub mod destinations;
 pub mod instances;
 pub mod keys;
 pub mod roles;
@@ -12,6 +13,7 @@ pub mod tenant;
 use crate::crypto::ca::CaError;
 use crate::crypto::keyring;
 use crate::crypto::trust::Distrust;
+use crate::domain::destination::entry::BadEntry;
 use crate::domain::instance::ParameterError;
 use crate::domain::key::{ImportError, KeyError, Origin};
 use crate::domain::material::ArtifactError;
@@ -61,6 +63,10 @@ pub enum AdminError {
     Distrusted(#[from] Distrust),
     #[error(transparent)]
     Parameters(#[from] ParameterError),
+    #[error("the entry has changed meanwhile; get it again")]
+    Changed,
+    #[error(transparent)]
+    Entry(#[from] BadEntry),
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
     #[error(transparent)]

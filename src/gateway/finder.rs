@@ -92,7 +92,7 @@ impl Finder {
         let own = matches!(item.level, Level::Instance(_)).then_some(instance);
         let owner = Owner { subaccount: &settings.tenant().zid, instance: own }.json();
         let configuration = if question.skip_credentials { &facts.masked } else { &facts.full };
-        let (told, digest, life) = token.map_or((None, [0; 32], None), |one| (Some(one.told), one.digest, one.life));
+        let (told, digest, life) = token.map_or((None, [0; 32], None), |one| (Some(one.token), one.digest, one.life));
         let mut seen = [&facts.digest[..], &digest].concat();
         seen.extend(attached.iter().flat_map(|item| item.facts.digest));
         seen.extend([u8::from(question.skip_credentials), u8::from(question.owner)]);
@@ -122,7 +122,7 @@ impl Finder {
         };
         Ok(Some(obtained.unwrap_or_else(|why| Told {
             digest: sha256(why.as_bytes()),
-            told: AuthToken::Failed(why),
+            token: AuthToken::Failed(why),
             life: None,
         })))
     }
@@ -134,7 +134,7 @@ impl Finder {
         let left = (obtained.until - self.clock.now()).max(1);
         Ok(Told {
             digest: obtained.digest,
-            told: AuthToken::Token {
+            token: AuthToken::Token {
                 kind: "Bearer",
                 value: obtained.token.clone(),
                 expires_in: Some(left),
@@ -165,7 +165,7 @@ impl Finder {
         let left = token.expires - now;
         Ok(Told {
             digest: sha256(value.expose_secret().as_bytes()),
-            told: AuthToken::Token { kind: "Bearer", value, expires_in: Some(left), scope: None, refresh_token: None },
+            token: AuthToken::Token { kind: "Bearer", value, expires_in: Some(left), scope: None, refresh_token: None },
             life: Some(left),
         })
     }
@@ -251,7 +251,7 @@ impl Finder {
 
 /// An entry of `authTokens` with how long it holds.
 struct Told {
-    told: AuthToken,
+    token: AuthToken,
     digest: Digest,
     life: Option<i64>,
 }
@@ -259,8 +259,8 @@ struct Told {
 fn basic(user: &str, password: &SecretString) -> Told {
     let value = SecretString::from(STANDARD.encode(format!("{user}:{}", password.expose_secret())));
     let digest = sha256(value.expose_secret().as_bytes());
-    let told = AuthToken::Token { kind: "Basic", value, expires_in: None, scope: None, refresh_token: None };
-    Told { told, digest, life: None }
+    let token = AuthToken::Token { kind: "Basic", value, expires_in: None, scope: None, refresh_token: None };
+    Told { token, digest, life: None }
 }
 
 fn get<'a>(directory: &'a Directory, sort: Sort, instance: &str, name: &Named) -> Option<&'a Arc<Item>> {
@@ -274,12 +274,12 @@ fn get<'a>(directory: &'a Directory, sort: Sort, instance: &str, name: &Named) -
 /// The destination's facts, or those that it has with fragments over it.
 fn laid(directory: &Directory, item: &Arc<Item>, instance: &str, question: &Question) -> Result<Arc<Facts>, Unfound> {
     let mut over = None;
-    for name in &question.fragments {
+    for name in &question.fragments.list {
         match get(directory, Sort::Fragment, instance, name) {
             Some(fragment) => {
                 over = Some(over.as_ref().unwrap_or(&item.properties).under(&fragment.properties));
             }
-            None if question.fragment_optional => {}
+            None if question.fragments.optional => {}
             None => return Err(Unfound::NoFragment),
         }
     }

@@ -6,6 +6,7 @@ mod calls;
 mod certificates;
 mod chains;
 mod cli;
+mod destinations;
 mod hostile;
 mod live;
 mod outbound;

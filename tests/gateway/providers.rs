@@ -6,7 +6,7 @@ use flowgate::crypto::x509;
 use flowgate::domain::artifact::Secrets;
 use flowgate::domain::exchange::{self, Answer, TokenRequest};
 use flowgate::domain::target::Target;
-use flowgate::net::outbound::{Answered, OutboundError, Policy, post};
+use flowgate::net::outbound::{Answered, OutboundError, Policy, Sending, Times, post};
 use rustls::ServerConfig;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
@@ -25,10 +25,12 @@ async fn asked(url: &str, cas: &[&str]) -> Result<Answered, OutboundError> {
     let target = Target::parse(url).expect("a target");
     let request =
         TokenRequest { path: "/token".into(), headers: Vec::new(), body: SecretString::from("client_secret=s3cret") };
-    let policy =
-        Policy { allow: vec!["127.0.0.0/8".parse().expect("a network")], roots: rustls::RootCertStore::empty() };
+    let allow = vec!["127.0.0.0/8".parse().expect("a network")];
+    let policy = Policy { allow, roots: rustls::RootCertStore::empty(), connectivity_proxy: None };
     let cas: Vec<_> = cas.iter().flat_map(|pem| x509::chain(pem).expect("certificates")).collect();
-    post(&target, &request, None, &cas, &policy).await
+    let (target, request) = (&target, &request);
+    let sending = Sending { target, request, identity: None, cas: &cas, times: Times::default(), via: None };
+    post(sending, &policy).await
 }
 
 #[tokio::test]
@@ -103,7 +105,7 @@ async fn silence_and_a_byte_each_second_end_in_time() {
     let begun = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{";
     for outcome in <[_; 3]>::from(tokio::join!(told(b"", false), told(begun, false), told(begun, true))) {
         let refused = outcome.expect_err("late");
-        assert!(matches!(refused, OutboundError::Late(_)), "{refused}");
+        assert!(matches!(refused, OutboundError::Late(..)), "{refused}");
     }
 }
 

@@ -10,6 +10,7 @@ use flowgate::domain::key::Origin;
 use flowgate::domain::material::Parameters;
 use flowgate::gateway::Clock;
 use flowgate::gateway::administer::Administration;
+use flowgate::gateway::exchanger::Exchanger;
 use flowgate::gateway::keeper::{Keeper, Wish};
 use flowgate::net::outbound::Policy;
 use flowgate::store::Store;
@@ -48,8 +49,9 @@ impl Place {
         let setting = StoreSetting { path: dir.path().join("store.db"), master_key };
         let store = Store::open(&setting).await.expect("opens");
         let clock = Arc::new(Moved(AtomicI64::new(START)));
-        let policy = Policy { allow: vec!["127.0.0.0/8".parse().expect("a network")], roots: RootCertStore::empty() };
-        let keeper = Keeper::new(store.clone(), policy, clock.clone(), "test".into());
+        let allow = vec!["127.0.0.0/8".parse().expect("a network")];
+        let policy = Policy { allow, roots: RootCertStore::empty(), connectivity_proxy: None };
+        let keeper = Keeper::new(store.clone(), Exchanger::new(policy, clock.clone()), "test".into());
         let origin = Origin { url: "https://gateway.example".into(), mtls_url: None };
         Self { _dir: dir, store, clock, keeper, origin }
     }

@@ -211,8 +211,8 @@ impl TokenService {
 impl Keystore {
     /// Whether it is a PKCS#12 file, by its name.
     pub fn packed(&self) -> bool {
-        let name = self.name.to_ascii_lowercase();
-        name.ends_with(".p12") || name.ends_with(".pfx")
+        let ending = self.name.rsplit('.').next().unwrap_or_default();
+        ["p12", "pfx"].iter().any(|packed| ending.eq_ignore_ascii_case(packed))
     }
 }
 

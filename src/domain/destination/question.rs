@@ -34,9 +34,7 @@ pub struct Question {
     pub skip_credentials: bool,
     /// Whether the answer names the owner: always in v1.
     pub owner: bool,
-    pub fragments: Vec<Named>,
-    /// Whether a fragment may be missing.
-    pub fragment_optional: bool,
+    pub fragments: Fragments,
     pub code: Option<SecretString>,
     pub redirect_uri: Option<String>,
     pub verifier: Option<SecretString>,
@@ -47,6 +45,14 @@ pub struct Question {
     /// Type and value.
     pub assertion: Option<(String, SecretString)>,
     pub assertion_from: Option<String>,
+}
+
+/// What lies over the destination, in its order.
+#[derive(Debug, Default)]
+pub struct Fragments {
+    pub list: Vec<Named>,
+    /// Whether one may be missing.
+    pub optional: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -126,7 +132,7 @@ impl Question {
         let secret = |name: &str| said.get(name).map(|text| SecretString::from(*text));
         let mut question = Self {
             owner: version == Version::V1,
-            fragment_optional: flag(said.get("x-fragment-optional").copied()).ok_or(BadQuestion::Optional)?,
+            fragments: Fragments::parse(version, &said)?,
             code: secret("x-code"),
             redirect_uri: said.get("x-redirect-uri").map(|text| decoded_once(text)),
             verifier: secret("x-code-verifier"),
@@ -146,25 +152,8 @@ impl Question {
         if question.assertion_from.as_deref().is_some_and(|name| !named(name)) {
             return Err(BadQuestion::Name("X-client-assertion-destination-name"));
         }
-        question.fragments(version, said.get("x-fragment-name").copied())?;
-        if question.fragments.len() > 1 && said.contains_key("x-fragment-optional") {
-            return Err(BadQuestion::OptionalOfMany);
-        }
         question.query(version, query)?;
         Ok(question)
-    }
-
-    fn fragments(&mut self, version: Version, list: Option<&str>) -> Result<(), BadQuestion> {
-        for text in list.into_iter().flat_map(|list| list.split(',')) {
-            let one = Named::parse(version, text.trim()).ok_or(BadQuestion::Name("X-fragment-name"))?;
-            self.fragments.push(one);
-        }
-        let subaccount = |one: &&Named| one.at == Some(At::Subaccount);
-        match self.fragments.iter().filter(subaccount).count() {
-            0 => Ok(()),
-            count if count == self.fragments.len() => Ok(()),
-            _ => Err(BadQuestion::Levels),
-        }
     }
 
     fn query(&mut self, version: Version, query: &str) -> Result<(), BadQuestion> {
@@ -187,6 +176,24 @@ impl Question {
             }
         }
         Ok(())
+    }
+}
+
+impl Fragments {
+    fn parse(version: Version, said: &HashMap<&'static str, &str>) -> Result<Self, BadQuestion> {
+        let optional = flag(said.get("x-fragment-optional").copied()).ok_or(BadQuestion::Optional)?;
+        let mut list = Vec::new();
+        for text in said.get("x-fragment-name").into_iter().flat_map(|list| list.split(',')) {
+            list.push(Named::parse(version, text.trim()).ok_or(BadQuestion::Name("X-fragment-name"))?);
+        }
+        if list.len() > 1 && said.contains_key("x-fragment-optional") {
+            return Err(BadQuestion::OptionalOfMany);
+        }
+        match list.iter().filter(|one| one.at == Some(At::Subaccount)).count() {
+            0 => Ok(Self { list, optional }),
+            count if count == list.len() => Ok(Self { list, optional }),
+            _ => Err(BadQuestion::Levels),
+        }
     }
 }
 

@@ -169,7 +169,7 @@ impl Terms {
             Wanted::ClientCredentials | Wanted::Password => {}
             Wanted::Refresh(token) => custom.push(token.clone()),
             Wanted::Code { code, verifier, .. } => {
-                custom.extend([Some(code), verifier.as_ref()].into_iter().flatten().cloned())
+                custom.extend([Some(code), verifier.as_ref()].into_iter().flatten().cloned());
             }
         }
         Secrets { client_secret: service.client_secret.clone(), custom, ..Secrets::default() }

@@ -2,6 +2,7 @@
 
 use super::{AdminError, Administration};
 use crate::crypto::random;
+use crate::domain::destination::{Entry, Level};
 use crate::domain::instance::{Instance, Parameters, Plan};
 use crate::domain::key::Key;
 use crate::domain::name::{InstanceName, RoleName};
@@ -76,6 +77,12 @@ impl Administration<'_> {
         let count = keys.iter().filter(|key| key.instance_id == instance.id).count();
         if count > 0 {
             return Err(AdminError::HasKeys { name: name.to_string(), count });
+        }
+        let own = Level::Instance(instance.id.clone());
+        let entries = writing.list::<Entry>().await?.into_iter().filter(|entry| entry.level == own);
+        match entries.count() {
+            0 => {}
+            count => return Err(AdminError::HasEntries { name: name.to_string(), count }),
         }
         writing.delete::<Instance>(&instance.id).await?;
         Ok(writing.commit().await?)

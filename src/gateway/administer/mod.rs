@@ -46,6 +46,10 @@ pub enum AdminError {
     #[error("instance `{name}` still has {count} service keys; delete them first")]
     HasKeys { name: String, count: usize },
     #[error(
+        "instance `{name}` still has {count} destinations, fragments or certificates of its own; delete them first: flowgate destination delete NAME --instance {name}"
+    )]
+    HasEntries { name: String, count: usize },
+    #[error(
         "the certificate is used already, by key `{key}` of instance `{instance}`; a certificate identifies one client"
     )]
     CertificateTaken { instance: String, key: String },

@@ -220,6 +220,8 @@ impl Parts {
                 let name = HeaderName::try_from(name).map_err(|_| BadRequest::Field)?;
                 let mut value = HeaderValue::try_from(value).map_err(|_| BadRequest::Field)?;
                 value.set_sensitive(true);
+                // the later word counts: no header is there twice
+                self.headers.retain(|(known, _)| *known != name);
                 self.headers.push((name, value));
             }
         }

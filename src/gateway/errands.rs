@@ -127,7 +127,10 @@ struct Runner {
 impl Desk {
     pub fn new(exchanger: Arc<Exchanger>, keeper: Arc<Keeper>, state: Arc<State>) -> (Errands, Self) {
         let weigh = |_: &Digest, kept: &Kept| {
-            let bytes = kept.outcome.as_ref().map_or(0, |one| one.token.expose_secret().len());
+            let bytes = kept.outcome.as_ref().map_or(0, |one| {
+                let refresh = one.refresh_token.as_ref().map_or(0, |token| token.expose_secret().len());
+                one.token.expose_secret().len() + refresh + one.scope.as_ref().map_or(0, String::len)
+            });
             u32::try_from(bytes + 512).unwrap_or(u32::MAX)
         };
         let kept = Cache::builder().weigher(weigh).max_capacity(KEPT).build();
@@ -162,6 +165,10 @@ impl Desk {
         }
         if let Some(others) = self.waiting.get_mut(&job.key) {
             others.push(job.done);
+            return;
+        }
+        if self.waiting.len() >= QUEUE {
+            // the closed channel tells the caller
             return;
         }
         let (runner, key) = (self.runner.clone(), job.key);
@@ -209,6 +216,11 @@ impl Runner {
     async fn exchange(&self, facts: Arc<Facts>, terms: Terms) -> Result<Granted, Trouble> {
         let lasting = |text: String| Trouble::lasting(text);
         let now = self.exchanger.clock.now();
+        let service = facts.meaning.as_ref().ok().and_then(|destination| destination.service());
+        let target = service.map(|service| service.target(&terms.subdomain));
+        let target = target.and_then(Result::ok).map(|target| target.authority()).unwrap_or_default();
+        let place = self.places.take(&target).await;
+        let _place = place.ok_or_else(|| Trouble::passing("the gateway is stopping"))?;
         // opening a PKCS#12 file takes a while on purpose
         let made = tokio::task::spawn_blocking(move || {
             let destination = facts.meaning.as_ref().map_err(ToString::to_string)?;
@@ -220,8 +232,6 @@ impl Runner {
             None => None,
         };
         let Errand { target, request, identity, cas, secrets, connect, answer, .. } = errand;
-        let place = self.places.take(&target.authority()).await;
-        let _place = place.ok_or_else(|| Trouble::passing("the gateway is stopping"))?;
         let connect = Duration::from_secs(connect);
         let times = Times { connect, whole: connect + Duration::from_secs(answer) };
         let sending = Sending { target: &target, request: &request, identity, cas: &cas, times, via: via.as_ref() };

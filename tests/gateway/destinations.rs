@@ -252,7 +252,6 @@ fn a_token_that_cannot_be_had_is_told_in_the_answer_and_tells_no_secret() {
         (json!({ "TrustStoreLocation": "gone.pem" }), "there is no certificate `gone.pem`"),
         (json!({ "clientAssertion.destinationName": "gone" }), "there is no destination `gone`"),
         (json!({ "ProxyType": "OnPremise" }), "outbound.connectivity_proxy"),
-        (json!({ "securityMaterial": "gone" }), "there is no credential gone"),
         (json!({ "clientSecret": "" }), "clientSecret is missing"),
         (json!({ "scope": "a" }), "invalid_client: no *** here"),
     ];
@@ -466,9 +465,19 @@ fn a_destination_may_hand_out_a_deployed_credentials_token() {
     std::fs::write(world.file("mail.json"), credential.to_string()).expect("written");
     let file = world.file("mail.json");
     world.done(&["credential", "create", "--parameters", file.to_str().expect("a path")]);
-    program.store(&json!({ "Name": "mail", "Type": "HTTP", "URL": "https://x.example", "ProxyType": "Internet",
-        "Authentication": "OAuth2ClientCredentials", "securityMaterial": "mail" }));
-    until("its token is handed out", || program.told("mail", "")["value"] == "t0");
+    let mail = json!({ "Name": "mail", "Type": "HTTP", "URL": "https://x.example", "ProxyType": "Internet",
+        "Authentication": "OAuth2ClientCredentials", "securityMaterial": "mail" });
+    let fragment = json!({ "FragmentName": "f", "securityMaterial": "mail" });
+    for (kind, entry) in [("Destinations", &mail), ("DestinationFragments", &fragment)] {
+        let refused = program.send("POST", &format!("/v1/subaccount{kind}"), "", &entry.to_string());
+        assert!(refused.status == 400 && refused.text().contains("for the operator to set"), "{}", refused.text());
+    }
+    let file = world.file("d.json");
+    std::fs::write(&file, mail.to_string()).expect("written");
+    world.done(&["destination", "put", "--file", file.to_str().expect("a path")]);
+    until("its token is handed out", || {
+        program.find("mail", "").status == 200 && program.told("mail", "")["value"] == "t0"
+    });
     assert_eq!(world.done(&["credential", "token", "mail"]).trim(), "t0", "the same for all");
     assert_eq!(service.journal().len(), 1);
 }

@@ -45,9 +45,21 @@ pub enum BadEntry {
     Used { name: String, level: Level, by: String },
     #[error("clientAssertion.destinationName is the destination itself")]
     OwnProvider,
+    #[error("securityMaterial is for the operator to set: flowgate destination put")]
+    OperatorsOwn,
 }
 
 impl Checked {
+    /// As a program may store it. A credential that an operator has deployed is not for every program
+    /// to take a token of.
+    pub fn of_program(sort: Sort, json: &Value) -> Result<Self, BadEntry> {
+        let checked = Self::parse(sort, json)?;
+        match checked.properties.get("securityMaterial") {
+            Some(_) => Err(BadEntry::OperatorsOwn),
+            None => Ok(checked),
+        }
+    }
+
     pub fn parse(sort: Sort, json: &Value) -> Result<Self, BadEntry> {
         let properties = Properties::parse(json, sort)?;
         let name = properties.get(sort.name_property()).unwrap_or_default().to_owned();

@@ -134,7 +134,7 @@ const CONNECT: RangeInclusive<u64> = 0..=60;
 const ANSWER: RangeInclusive<u64> = 0..=600;
 const DEFAULT_TIME: u64 = 10;
 
-const KNOWN: [&str; 33] = [
+const KNOWN: [&str; 34] = [
     "Name",
     "Description",
     "Type",
@@ -148,6 +148,7 @@ const KNOWN: [&str; 33] = [
     "scope",
     "tokenServiceURL",
     "tokenServiceURLType",
+    "tokenServiceURL.ProxyType",
     "tokenServiceUser",
     "tokenServicePassword",
     "tokenServiceURL.ConnectionTimeoutInSeconds",
@@ -172,7 +173,8 @@ const KNOWN: [&str; 33] = [
 const PREFIXES: [&str; 5] =
     ["URL.headers.", "URL.queries.", "tokenServiceURL.headers.", "tokenServiceURL.queries.", "tokenService.body."];
 /// What the request or the connection sets itself.
-const RESERVED_HEADERS: [&str; 6] = ["host", "connection", "transfer-encoding", "upgrade", "te", "expect"];
+const RESERVED_HEADERS: [&str; 7] =
+    ["host", "connection", "transfer-encoding", "upgrade", "te", "expect", "proxy-authorization"];
 const RESERVED_BODY: [&str; 4] = ["grant_type", "client_secret", "code", "refresh_token"];
 
 impl Destination {
@@ -258,10 +260,7 @@ impl Reader<'_> {
             return Err(BadDestination::Type(shown(kind)));
         }
         Target::parse(self.required("URL")?).map_err(|bad| BadDestination::Target("URL", bad))?;
-        let proxy = self.required("ProxyType")?;
-        if !matches!(proxy, "Internet" | "OnPremise") {
-            return Err(BadDestination::ProxyType(shown(proxy)));
-        }
+        proxy_type(self.required("ProxyType")?)?;
         let given = self.required("Authentication")?;
         let found = KINDS.iter().find(|(name, _)| *name == given);
         found.map(|(_, kind)| *kind).ok_or_else(|| BadDestination::Authentication { given: shown(given) })
@@ -289,8 +288,12 @@ impl Reader<'_> {
             Some("Common") => true,
             Some(other) => return Err(BadDestination::UrlType(shown(other))),
         };
-        let on_premise = (self.get("ProxyType") == Some("OnPremise"))
-            .then(|| self.get("CloudConnectorLocationId").map(str::to_owned));
+        // the token service may be elsewhere than the target
+        let proxy = match self.get("tokenServiceURL.ProxyType") {
+            Some(own) => proxy_type(own)?,
+            None => proxy_type(self.required("ProxyType")?)?,
+        };
+        let on_premise = proxy.then(|| self.get("CloudConnectorLocationId").map(str::to_owned));
         let keystore = self.keystore("tokenService.KeyStoreLocation", "tokenService.KeyStorePassword", true)?;
         if keystore.is_some() && on_premise.is_some() {
             return Err(BadDestination::KeystoreOnPremise);
@@ -424,6 +427,15 @@ impl Reader<'_> {
     }
 }
 
+/// Whether it is the one behind the connectivity proxy.
+fn proxy_type(text: &str) -> Result<bool, BadDestination> {
+    match text {
+        "Internet" => Ok(false),
+        "OnPremise" => Ok(true),
+        other => Err(BadDestination::ProxyType(shown(other))),
+    }
+}
+
 fn shown(text: &str) -> String {
     text.chars().take(64).flat_map(char::escape_default).collect()
 }
@@ -452,7 +464,11 @@ mod tests {
         let service = destination.service().expect("a token service");
         assert_eq!((service.in_body, service.connect, service.answer, service.common), (true, 10, 10, false));
         assert_eq!(service.target("x").expect("a target").as_str(), "https://auth.example/oauth/token");
-        assert!(warnings.is_empty());
+        assert!(warnings.is_empty() && service.on_premise.is_none());
+        let (destination, _) = said(&json!({ "ProxyType": "OnPremise" })).expect("read");
+        assert_eq!(destination.service().expect("a token service").on_premise, Some(None));
+        let apart = json!({ "ProxyType": "OnPremise", "tokenServiceURL.ProxyType": "Internet" });
+        assert!(said(&apart).expect("read").0.service().expect("a token service").on_premise.is_none());
     }
 
     #[test]

@@ -40,10 +40,11 @@ pub struct Stored {
 }
 
 impl Administration<'_> {
+    /// A change that a program asks for.
     pub async fn change_entry(&self, sort: Sort, level: &Level, change: Change) -> Result<Stored, AdminError> {
         match change {
             Change::Create(json) => {
-                let checked = Checked::parse(sort, &json)?;
+                let checked = Checked::of_program(sort, &json)?;
                 let mut writing = self.store.write().await?;
                 if writing.get::<Entry>(&Entry::id_of(sort, level, &checked.name)).await?.is_some() {
                     return Err(AdminError::Exists { what: sort.word(), name: checked.name });
@@ -53,7 +54,7 @@ impl Administration<'_> {
                 Ok(stored)
             }
             Change::Replace(json, tag) => {
-                let checked = Checked::parse(sort, &json)?;
+                let checked = Checked::of_program(sort, &json)?;
                 let mut writing = self.store.write().await?;
                 self.present_entry(&mut writing, sort, level, &checked.name, tag.as_deref()).await?;
                 let stored = self.store_entry(&mut writing, sort, level, checked).await?;
@@ -72,7 +73,7 @@ impl Administration<'_> {
         }
     }
 
-    /// Creates an entry, or replaces the one that is there.
+    /// Creates an entry, or replaces the one that is there, as an operator may.
     pub async fn put_entry(&self, sort: Sort, level: &Level, json: &Value) -> Result<Stored, AdminError> {
         let checked = Checked::parse(sort, json)?;
         let mut writing = self.store.write().await?;

@@ -313,10 +313,21 @@ pub struct RouteSection {
     pub max_body: Option<String>,
     /// Forward the caller's token to the backend.
     pub keep_token: bool,
+    /// Protection against forged calls (default pass: X-CSRF-Token is the backend's affair).
+    pub csrf: CsrfWord,
     /// The name of an outbound credential whose token the backend gets in place of the caller's.
     pub credential: Option<String>,
     /// The header for it (default Authorization).
     pub credential_header: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CsrfWord {
+    #[default]
+    Pass,
+    /// A changing call needs the token that a GET or HEAD with X-CSRF-Token: fetch has got.
+    Protect,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]

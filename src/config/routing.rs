@@ -1,7 +1,7 @@
 //! Backends and routes, from said to meant.
 
 use super::fault::Place;
-use super::file::{AuthorizationWord, BackendSection, CredentialWord, RouteSection};
+use super::file::{AuthorizationWord, BackendSection, CredentialWord, CsrfWord, RouteSection};
 use super::meaning::Meaning;
 use super::{Listener, SharedBackend};
 use crate::crypto::dn::Dn;
@@ -145,6 +145,7 @@ impl Meaning<'_> {
             backend: backend?,
             max_body,
             keep_token: said.keep_token,
+            csrf: said.csrf == CsrfWord::Protect,
             accepts: self.accepts(pointer, said),
             trust: None,
             credential: self.credential(pointer, said),

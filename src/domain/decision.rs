@@ -1,6 +1,7 @@
 //! The decision about one request. A `Permit` is made here alone, owns what was decided and is
 //! spent by forwarding; without one nothing reaches a backend.
 
+use super::csrf;
 use super::instance::Instance;
 use super::reason::Reason;
 use super::route::{Authorization, Backend, Route};
@@ -132,6 +133,11 @@ impl Permit {
         self.route.keep_token
     }
 
+    /// Whether the token against forged calls was ours, and stays here.
+    pub fn csrf(&self) -> bool {
+        self.route.csrf
+    }
+
     pub fn max_body(&self) -> u64 {
         self.route.max_body
     }
@@ -147,29 +153,48 @@ impl Permit {
     }
 }
 
-/// Role and size, in the model's order; route and caller come judged.
+/// What a call asks for, its route and caller apart.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    pub target: Target,
+    /// Bytes of the body, where the caller says so.
+    pub length: Option<u64>,
+    pub csrf: csrf::Asked<'a>,
+}
+
+/// What becomes of a call that is not refused.
+#[derive(Debug)]
+pub enum Decision {
+    Permit(Permit),
+    /// An answer of our own: the token against forged calls that was asked for.
+    Csrf(HeaderValue),
+}
+
+/// Role, protection against forged calls, size: the model's order. Route and caller come judged.
 pub fn decide(
     route: &Arc<Route>,
-    target: Target,
+    asked: Asked<'_>,
     caller: Option<&Caller>,
     tenant: &Tenant,
-    declared_length: Option<u64>,
     trail: &mut Trail,
-) -> Result<Permit, Refusal> {
+) -> Result<Decision, Refusal> {
     match &route.authorization {
         Authorization::None | Authorization::Certificates(_) => trail.note(Step::Role, Verdict::Skipped),
         Authorization::UserRole(role) => {
             trail.of(Step::Role, holds(caller, role.as_str(), tenant))?;
         }
     }
-    let fits = declared_length.is_none_or(|length| length <= route.max_body);
+    if route.csrf {
+        let client = caller.map_or("", |caller| caller.client_id.as_str());
+        let judged = csrf::judge(&asked.csrf, &route.name, client).map_err(Refusal::from);
+        if let Some(token) = trail.of(Step::Csrf, judged)? {
+            return Ok(Decision::Csrf(token));
+        }
+    }
+    let fits = asked.length.is_none_or(|length| length <= route.max_body);
     trail.of(Step::Size, if fits { Ok(()) } else { Err(Reason::BodyTooLarge.into()) })?;
-    Ok(Permit {
-        target,
-        route: route.clone(),
-        identity: caller.map(|caller| caller.identity.clone()),
-        credential: None,
-    })
+    let (route, identity) = (route.clone(), caller.map(|caller| caller.identity.clone()));
+    Ok(Decision::Permit(Permit { target: asked.target, route, identity, credential: None }))
 }
 
 fn holds(caller: Option<&Caller>, role: &str, tenant: &Tenant) -> Result<(), Refusal> {
@@ -186,9 +211,11 @@ fn holds(caller: Option<&Caller>, role: &str, tenant: &Tenant) -> Result<(), Ref
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::digest::Keyed;
     use crate::domain::instance::Plan;
     use crate::domain::name::{InstanceName, RoleName};
     use crate::domain::route::{Accepts, Pattern};
+    use http::{HeaderMap, Method};
     use std::time::Duration;
 
     fn route(authorization: Authorization) -> Arc<Route> {
@@ -200,6 +227,7 @@ mod tests {
             backend: Arc::new(backend),
             max_body: 10,
             keep_token: false,
+            csrf: false,
             accepts: Accepts::default(),
             trust: None,
             credential: None,
@@ -232,9 +260,23 @@ mod tests {
         Caller::of_token(Arc::new(claims), &instance).expect("a caller")
     }
 
+    fn decided(
+        method: &Method,
+        route: &Arc<Route>,
+        caller: Option<&Caller>,
+        length: Option<u64>,
+    ) -> Result<Decision, Refusal> {
+        let (key, headers) = (Keyed::new(b"key"), HeaderMap::new());
+        let csrf = csrf::Asked { method, headers: &headers, key: &key, now: 0 };
+        let asked = Asked { target: Target::new("/r", None).expect("a target"), length, csrf };
+        decide(route, asked, caller, &Tenant::new("demo", None, Some("it!b1")), &mut Trail::default())
+    }
+
     fn judge(route: &Arc<Route>, caller: Option<&Caller>, length: Option<u64>) -> Result<Permit, Refusal> {
-        let target = Target::new("/r", None).expect("a target");
-        decide(route, target, caller, &Tenant::new("demo", None, Some("it!b1")), length, &mut Trail::default())
+        match decided(&Method::GET, route, caller, length)? {
+            Decision::Permit(permit) => Ok(permit),
+            Decision::Csrf(_) => panic!("nobody has asked for it"),
+        }
     }
 
     #[test]
@@ -257,6 +299,17 @@ mod tests {
         let holder = caller(&["a"], &["a"]);
         assert_eq!(judge(&route, Some(&holder), Some(11)).expect_err("size").reason, Reason::BodyTooLarge);
         assert!(judge(&route, Some(&holder), Some(10)).is_ok());
+    }
+
+    #[test]
+    fn forged_calls_are_judged_after_the_role_and_before_the_size() {
+        let role = Authorization::UserRole(RoleName::parse("a").expect("a role"));
+        let protected = Arc::new(Route { csrf: true, ..Arc::unwrap_or_clone(route(role)) });
+        let reason = |roles: &[&str]| {
+            let outcome = decided(&Method::POST, &protected, Some(&caller(roles, roles)), Some(11));
+            outcome.expect_err("refused").reason
+        };
+        assert_eq!((reason(&[]), reason(&["a"])), (Reason::RoleMissing, Reason::CsrfMissing));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod artifact;
 pub mod authorization;
 pub mod client;
 pub mod credential;
+pub mod csrf;
 pub mod decision;
 pub mod destination;
 pub mod exchange;

@@ -200,6 +200,7 @@ mod tests {
             backend: Arc::new(backend),
             max_body: 1,
             keep_token: false,
+            csrf: false,
             accepts: Accepts::default(),
             trust: None,
             credential: None,

@@ -70,6 +70,8 @@ reasons! {
     // what it may
     RoleMissing: "role-missing", "insufficient_scope", 403, "RFC 6750 3.1", "add the route's user role to the service instance, then get a new token";
     RoleWithdrawn: "role-withdrawn", "insufficient_scope", 403, "RFC 6750 3.1", "the instance no longer has the route's user role; add it again with `flowgate instance update`";
+    CsrfMissing: "csrf-missing", "csrf_token_required", 403, "RFC 9110 15.5.4", "fetch a token first: GET or HEAD the path with X-CSRF-Token: fetch, then send it with the changing call";
+    CsrfOther: "csrf-other", "csrf_token_required", 403, "RFC 9110 15.5.4", "the token is of another caller or route, or over; fetch another";
     BodyTooLarge: "body-too-large", "body_too_large", 413, "RFC 9110 15.5.14", "send a smaller body, or raise the route's max_body";
     // the token endpoint
     MethodNotAllowed: "method-not-allowed", "invalid_request", 405, "RFC 6749 3.2", "use POST";
@@ -143,6 +145,7 @@ pub fn public_text(code: &str) -> &'static str {
         "backend_unreachable" => "the service behind this path cannot be reached",
         "backend_failed" => "the service behind this path broke off its answer",
         "backend_timeout" => "the service behind this path did not answer in time",
+        "csrf_token_required" => "a changing call needs the token that a reading one has fetched",
         "wrong_plan" => "the token is not of an instance that may look destinations up",
         "bad_lookup" => "this cannot be looked up so",
         "no_such_entry" => "Configuration with the specified name was not found",

@@ -67,6 +67,8 @@ pub struct Route {
     /// Bytes.
     pub max_body: u64,
     pub keep_token: bool,
+    /// Whether changing calls need a token that a reading one has fetched.
+    pub csrf: bool,
     pub accepts: Accepts,
     /// The CAs that must vouch for client certificates here.
     pub trust: Option<Arc<Trust>>,
@@ -201,6 +203,7 @@ mod tests {
             backend: backend.clone(),
             max_body: 1,
             keep_token: false,
+            csrf: false,
             accepts: Accepts::default(),
             trust: None,
             credential: None,

@@ -8,6 +8,7 @@ pub enum Step {
     Route,
     Authenticate,
     Role,
+    Csrf,
     Size,
     Credential,
     Forward,
@@ -23,6 +24,7 @@ impl Step {
             Self::Route => "route",
             Self::Authenticate => "authenticate",
             Self::Role => "role",
+            Self::Csrf => "csrf",
             Self::Size => "size",
             Self::Credential => "credential",
             Self::Forward => "forward",
@@ -45,7 +47,7 @@ pub enum Verdict {
 /// A small fixed list: no allocation on the request path.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Trail {
-    steps: [Option<(Step, Verdict)>; 6],
+    steps: [Option<(Step, Verdict)>; 8],
     len: usize,
 }
 

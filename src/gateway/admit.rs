@@ -1,4 +1,4 @@
-//! Admitting a call: route, authenticate, role, size. What passes carries a `Permit`.
+//! Admitting a call: route, authenticate, role, forged calls, size. What passes carries a `Permit`.
 
 use super::cache::{Judged, LaneTokens, Verified};
 use super::certificate::{Proves, believed};
@@ -10,7 +10,8 @@ use crate::crypto::digest::{same, sha256};
 use crate::crypto::jws::{Compact, Malformed};
 use crate::crypto::x509::Names;
 use crate::domain::authorization::{Callback, Ended};
-use crate::domain::decision::{Answer, Caller, Permit, Target, decide};
+use crate::domain::csrf;
+use crate::domain::decision::{Answer, Asked, Caller, Decision, Target, decide};
 use crate::domain::grant::{Proof, basic};
 use crate::domain::path::NormalPath;
 use crate::domain::reason::Reason;
@@ -52,7 +53,7 @@ impl Gateway {
         call: &Call<'_>,
         seen: &mut Seen,
         trail: &mut Trail,
-    ) -> Result<Permit, Refusal> {
+    ) -> Result<Decision, Refusal> {
         let now = self.clock.now();
         let epoch = self.state.epoch();
 
@@ -79,15 +80,18 @@ impl Gateway {
         };
         seen.caller.clone_from(&caller);
 
-        // 3. and 4. role and size
+        // 3. to 5. role, protection against forged calls, size
         let settings = self.state.settings.load();
-        let permit = decide(&route, target, caller.as_deref(), settings.tenant(), call.length, trail)?;
+        let csrf = csrf::Asked { method: call.method, headers: call.headers, key: &settings.pepper, now };
+        let asked = Asked { target, length: call.length, csrf };
+        let decision = decide(&route, asked, caller.as_deref(), settings.tenant(), trail)?;
+        let Decision::Permit(permit) = decision else { return Ok(decision) };
 
-        // 5. and with which credential of ours it goes on
-        let Some(outbound) = &route.credential else { return Ok(permit) };
+        // 6. and with which credential of ours it goes on
+        let Some(outbound) = &route.credential else { return Ok(Decision::Permit(permit)) };
         let held = trail.of(Step::Credential, self.held(outbound, now))?;
         seen.credential = Some(held.serial);
-        Ok(permit.with(Some((outbound.header.clone(), held.value))))
+        Ok(Decision::Permit(permit.with(Some((outbound.header.clone(), held.value)))))
     }
 
     /// The token of a route's credential, as the lanes have it. Where there is none it is asked for

@@ -1,7 +1,7 @@
 //! The gateway: judge, then forward with the permit, stream back.
 
 use super::{Inbound, Lane, Outcome, ReplyBody, Told, reply};
-use crate::domain::decision::Permit;
+use crate::domain::decision::{Decision, Permit};
 use crate::domain::reason::Reason;
 use crate::domain::trail::{Refusal, Step};
 use crate::gateway::Call;
@@ -9,7 +9,7 @@ use crate::net::body::{Answer, Upload};
 use crate::net::forward::Journey;
 use crate::net::peer::Peer;
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use reply::Door;
 use std::rc::Rc;
 
@@ -20,7 +20,8 @@ pub async fn serve(lane: &Lane, peer: &Peer, inbound: Inbound) -> Outcome {
     let upload = Upload::of(body);
     let journey = Journey { peer, request_id: &request_id, traceparent: &traceparent };
     let response = match answer(lane, parts, upload.clone(), &journey, &mut told).await {
-        Ok(response) => response.map(ReplyBody::Backend),
+        Ok(Answered::Backend(response)) => response.map(ReplyBody::Backend),
+        Ok(Answered::Csrf(token)) => reply::csrf(token).map(ReplyBody::Own),
         Err(refusal) => {
             let response = reply::refusal(Door::Gateway, &refusal, &request_id).map(ReplyBody::Own);
             told.refusal = Some(refusal);
@@ -30,35 +31,49 @@ pub async fn serve(lane: &Lane, peer: &Peer, inbound: Inbound) -> Outcome {
     Outcome { response, told, upload }
 }
 
+/// Whose answer it is.
+enum Answered {
+    Backend(Response<Answer>),
+    /// Our own: a token against forged calls.
+    Csrf(HeaderValue),
+}
+
 async fn answer(
     lane: &Lane,
     parts: Parts,
     upload: Option<Rc<Upload>>,
     journey: &Journey<'_>,
     told: &mut Told,
-) -> Result<Response<Answer>, Refusal> {
-    let permit = admit(lane, &parts, upload.as_deref(), journey, told)?;
+) -> Result<Answered, Refusal> {
+    let permit = match admit(lane, &parts, upload.as_deref(), journey, told)? {
+        Decision::Permit(permit) => permit,
+        Decision::Csrf(token) => return Ok(Answered::Csrf(token)),
+    };
     // with a credential of ours a call can be made again if it asks for nothing but an answer
     let repeatable = parts.method.is_safe() && upload.is_none();
     let again = (permit.credential().is_some() && repeatable).then(|| parts.clone());
     let response = forward(lane, permit, parts, upload.clone(), journey, told).await?;
-    let (Some(rejected), Some(route)) = (told.seen.credential, told.seen.route.clone()) else { return Ok(response) };
+    let (Some(rejected), Some(route)) = (told.seen.credential, told.seen.route.clone()) else {
+        return Ok(Answered::Backend(response));
+    };
     if response.status() != StatusCode::UNAUTHORIZED {
-        return Ok(response);
+        return Ok(Answered::Backend(response));
     }
     match again {
         Some(parts) if lane.gateway.another_token(&route, rejected).await => {
             // judged again, as a call of its own: rights may have changed meanwhile
             let mut second = Told::default();
-            let Ok(permit) = admit(lane, &parts, None, journey, &mut second) else { return Ok(response) };
+            let Ok(Decision::Permit(permit)) = admit(lane, &parts, None, journey, &mut second) else {
+                return Ok(Answered::Backend(response));
+            };
             drop(response);
             *told = second;
-            forward(lane, permit, parts, None, journey, told).await
+            forward(lane, permit, parts, None, journey, told).await.map(Answered::Backend)
         }
-        Some(_) => Ok(response),
+        Some(_) => Ok(Answered::Backend(response)),
         None => {
             lane.gateway.want_another_token(&route, rejected);
-            Ok(response)
+            Ok(Answered::Backend(response))
         }
     }
 }
@@ -69,7 +84,7 @@ fn admit(
     upload: Option<&Upload>,
     journey: &Journey<'_>,
     told: &mut Told,
-) -> Result<Permit, Refusal> {
+) -> Result<Decision, Refusal> {
     let length = upload.map_or(Some(0), Upload::length);
     let call = Call { peer: journey.peer, method: &parts.method, uri: &parts.uri, headers: &parts.headers, length };
     lane.gateway.admit(&lane.tokens, &call, &mut told.seen, &mut told.trail)

@@ -1,6 +1,7 @@
 //! The one place that turns refusals into responses: RFC 6749 at the token server, RFC 6750 with a
 //! problem body (RFC 9457) at the gateway.
 
+use crate::domain::csrf::X_CSRF_TOKEN;
 use crate::domain::reason::{Reason, public_text};
 use crate::domain::trail::Refusal;
 use bytes::Bytes;
@@ -64,6 +65,10 @@ pub fn refusal(door: Door, refusal: &Refusal, request_id: &HeaderValue) -> Short
     };
     if let Some(challenge) = challenge {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    if matches!(refusal.reason, Reason::CsrfMissing | Reason::CsrfOther) {
+        // by which clients know that they are to fetch one
+        response.headers_mut().insert(X_CSRF_TOKEN, HeaderValue::from_static("Required"));
     }
     if row.status == 503 {
         response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
@@ -132,6 +137,14 @@ pub fn no_store(status: StatusCode, body: &Value) -> Short {
 pub fn cacheable(body: &Value) -> Short {
     let mut response = with_body(StatusCode::OK, body, "application/json;charset=UTF-8");
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    response
+}
+
+/// A token against forged calls, for the caller that asked for it alone.
+pub fn csrf(token: HeaderValue) -> Short {
+    let mut response = empty(StatusCode::OK);
+    response.headers_mut().insert(X_CSRF_TOKEN, token);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 

@@ -57,6 +57,7 @@ impl Forwarder {
                 traceparent: journey.traceparent,
                 identity: permit.identity(),
                 keep_token: permit.keep_token(),
+                csrf: permit.csrf(),
                 credential: permit.credential(),
             },
         );

@@ -3,6 +3,7 @@
 //! before stripping.
 
 use super::peer::Peer;
+use crate::domain::csrf::X_CSRF_TOKEN;
 use crate::domain::decision::Identity;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Version, request};
@@ -24,6 +25,8 @@ pub struct Introduction<'a> {
     pub traceparent: &'a HeaderValue,
     pub identity: Option<&'a Identity>,
     pub keep_token: bool,
+    /// Whether the token against forged calls was ours.
+    pub csrf: bool,
     /// A header with a credential of ours.
     pub credential: Option<&'a (HeaderName, HeaderValue)>,
 }
@@ -40,6 +43,9 @@ pub fn to_backend(parts: &mut request::Parts, intro: &Introduction<'_>) {
     headers.remove(header::EXPECT);
     if !intro.keep_token || intro.credential.is_some() {
         headers.remove(header::AUTHORIZATION);
+    }
+    if intro.csrf {
+        headers.remove(X_CSRF_TOKEN);
     }
     if let Some((name, value)) = intro.credential {
         headers.insert(name, value.clone());
@@ -213,6 +219,7 @@ mod tests {
             traceparent: &trace,
             identity: Some(&identity),
             keep_token: false,
+            csrf: false,
             credential: None,
         };
         to_backend(&mut parts, &intro);

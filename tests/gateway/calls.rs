@@ -4,6 +4,40 @@ use crate::world::{Reply, World, connect};
 use std::io::Write;
 
 #[test]
+fn a_protected_route_wants_a_token_for_changing_calls_and_gives_it_to_reading_ones() {
+    let routes = "
+routes:
+  - { name: safe, path: /safe/*, backend: echo, csrf: protect }
+  - { name: other, path: /other, backend: echo, csrf: protect }
+  - { name: plain, path: /plain, backend: echo }
+";
+    let world = World::with(routes, "");
+    let token = world.token(&world.sender("browser", "ESBMessaging.send"));
+    let send = |method: &str, path: &str, header: &str| {
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n");
+        world.raw(format!("{head}{header}Content-Length: 0\r\nConnection: close\r\n\r\n").as_bytes())
+    };
+    let refused = send("POST", "/safe/x", "");
+    assert_eq!((refused.status, refused.header("x-csrf-token")), (403, Some("Required")));
+    assert_eq!(refused.json()["code"], "csrf_token_required");
+    for method in ["GET", "HEAD"] {
+        let fetched = send(method, "/safe/x", "X-CSRF-Token: Fetch\r\n");
+        assert_eq!((fetched.status, fetched.header("cache-control")), (200, Some("no-store")));
+        assert_eq!(world.backend.hits(), 0, "the flow does not see it");
+        assert!(fetched.header("x-csrf-token").expect("a token").len() > 50);
+    }
+    let fetched = send("GET", "/safe/x", "X-CSRF-Token: fetch\r\n");
+    let header = format!("X-CSRF-Token: {}\r\n", fetched.header("x-csrf-token").expect("a token"));
+    let passed = send("POST", "/safe/y", &header);
+    assert!(passed.status == 200 && !passed.text().to_ascii_lowercase().contains("x-csrf-token"));
+    assert_eq!(send("DELETE", "/other", &header).status, 403, "it is of another route");
+    assert_eq!(send("GET", "/safe/x", "").status, 200, "reading needs none");
+    let unknown = world.raw(b"GET /safe/x HTTP/1.1\r\nHost: x\r\nX-CSRF-Token: fetch\r\nConnection: close\r\n\r\n");
+    assert_eq!((unknown.status, unknown.header("x-csrf-token")), (401, None), "who is unknown gets none");
+    assert!(send("POST", "/plain", "X-CSRF-Token: theirs\r\n").text().contains("theirs"), "the backend's own");
+}
+
+#[test]
 fn a_call_gets_through_only_with_the_routes_role() {
     let world = World::new();
     let (holder, outsider) = (world.sender("holder", "ESBMessaging.send"), world.sender("outsider", "Other.role"));

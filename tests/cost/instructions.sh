@@ -8,9 +8,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 requests=800
 
 start valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file="$work/count" "$binary" demo
-python3 "$here/load.py" "$plain" 80 < token
+python3 "$here/load.py" "$plain" 80 < log/token
 callgrind_control -i on "$pid" >/dev/null
-python3 "$here/load.py" "$plain" $requests < token
+python3 "$here/load.py" "$plain" $requests < log/token
 callgrind_control -i off "$pid" >/dev/null
 kill -TERM "$pid"
 wait "$pid" || true

@@ -2,10 +2,14 @@
 # Expects $here and the caller's arguments BINARY WORKDIR.
 binary=$(realpath "$1")
 work=$2
-mkdir -p "$work"
+# what is written while the gateway runs is in a folder of its own: the gateway watches the one of its
+# configuration and reads all of it again, which would be counted too
+mkdir -p "$work/log"
 work=$(realpath "$work")
 cd "$work"
 failed=0
+processes=()
+trap 'kill "${processes[@]}" 2>/dev/null || true' EXIT
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 limit() { awk -v name="$1" '$1 == name { print $2 }' "$here/limits"; }
@@ -42,16 +46,16 @@ class Server(socketserver.ThreadingTCPServer):
 
 Server(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
 PY
-python3 backend.py "$backend" & backend_pid=$!
-trap 'kill $backend_pid 2>/dev/null || true' EXIT
-until_true python3 -c "import socket; socket.create_connection(('127.0.0.1', $backend))"
+listens() { python3 -c "import socket; socket.create_connection(('127.0.0.1', $1))"; }
+python3 backend.py "$backend" & processes+=($!)
+until_true listens "$backend"
 
 # start COMMAND...: runs the gateway as given and waits until it issues tokens
 start() {
-    "$@" >out 2>err & pid=$!
-    trap 'kill $pid $backend_pid 2>/dev/null || true' EXIT
+    "$@" >log/out 2>log/err & pid=$!
+    processes+=($pid)
     until_true curl -sf --cacert certs/ca.pem "https://localhost:$tls/token_keys"
-    "$binary" token get --key keys/demo-sender.json --cacert certs/ca.pem > token
+    "$binary" token get --key keys/demo-sender.json --cacert certs/ca.pem > log/token
 }
 
 check() {

@@ -7,10 +7,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 requests=2000
 
 start "$binary" demo
-python3 "$here/load.py" "$plain" 400 < token
+python3 "$here/load.py" "$plain" 400 < log/token
 strace -f -c -o calls -p $pid 2>strace.err & strace_pid=$!
 until_true grep -q attached strace.err
-python3 "$here/load.py" "$plain" $requests < token
+python3 "$here/load.py" "$plain" $requests < log/token
 kill -INT $strace_pid
 wait $strace_pid || true
 

@@ -49,9 +49,9 @@ pub fn parse(text: &str, faults: &mut Faults) -> Option<Node> {
     options.strict_booleans = true;
     options.with_snippet = false;
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
-        Ok(root) => Some(node(root, text)),
+        Ok(root) => Some(node(root, &Lines::of(text))),
         Err(error) => {
-            let place = error.location().map_or_else(Place::default, |at| place(&at, text));
+            let place = error.location().map_or_else(Place::default, |at| Lines::of(text).place(&at));
             let message = error.to_string().lines().next().unwrap_or_default().to_owned();
             faults.error(
                 place,
@@ -134,35 +134,45 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 }
 
-fn node(raw: Spanned<Raw>, text: &str) -> Node {
-    let place = place(&raw.referenced, text);
+fn node(raw: Spanned<Raw>, lines: &Lines<'_>) -> Node {
+    let place = lines.place(&raw.referenced);
     let kind = match raw.value {
         Raw::Plain(value) => Kind::Plain(value),
         Raw::Text(value) => Kind::Text(value),
-        Raw::List(items) => Kind::List(items.into_iter().map(|item| node(item, text)).collect()),
-        Raw::Map(members) => Kind::Map(
-            members
-                .into_iter()
-                .map(|(key, value)| {
-                    let key = Node { place: self::place(&key.referenced, text), kind: Kind::Text(key.value) };
-                    (key, node(value, text))
-                })
-                .collect(),
-        ),
+        Raw::List(items) => Kind::List(items.into_iter().map(|item| node(item, lines)).collect()),
+        Raw::Map(members) => {
+            let key = |key: Spanned<String>| Node { place: lines.place(&key.referenced), kind: Kind::Text(key.value) };
+            Kind::Map(members.into_iter().map(|(name, value)| (key(name), node(value, lines))).collect())
+        }
     };
     Node { place, kind }
 }
 
-/// A place whose bytes end with the line: what follows is another value.
-fn place(at: &Location, text: &str) -> Place {
-    let line_start: usize = text.split_inclusive('\n').take(at.line().saturating_sub(1) as usize).map(str::len).sum();
-    let line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
-    let column = at.column().saturating_sub(1) as usize;
-    let start = line.char_indices().nth(column).map_or(line.len(), |(offset, _)| offset);
-    let length = at.span().byte_len().unwrap_or(1).max(1) as usize;
-    let visible = line.get(start..).map_or(0, |rest| rest.trim_end().len());
-    let end = line_start + start + length.min(visible.max(1));
-    Place { line: at.line(), column: at.column(), bytes: line_start + start..end.min(text.len()), hidden: false }
+/// A text and where its lines begin, so that finding a place does not walk through all before it.
+struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    fn of(text: &'a str) -> Self {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { text, starts }
+    }
+
+    /// A place whose bytes end with the line: what follows is another value.
+    fn place(&self, at: &Location) -> Place {
+        let index = at.line().saturating_sub(1) as usize;
+        let line_start = self.starts.get(index).copied().unwrap_or(self.text.len());
+        let line = self.text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        let column = at.column().saturating_sub(1) as usize;
+        let start = line.char_indices().nth(column).map_or(line.len(), |(offset, _)| offset);
+        let length = at.span().byte_len().unwrap_or(1).max(1) as usize;
+        let visible = line.get(start..).map_or(0, |rest| rest.trim_end().len());
+        let end = line_start + start + length.min(visible.max(1));
+        let bytes = line_start + start..end.min(self.text.len());
+        Place { line: at.line(), column: at.column(), bytes, hidden: false }
+    }
 }
 
 /// Where each value of a file stands, by JSON pointer.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs real OAuth clients against a real gateway: interop.sh BINARY WORKDIR
 #
-# Needs python3 with venv, curl, openssl, nginx, haproxy and Chromium. Node 20 and npm are used when
+# Needs python3 with venv, curl, openssl, nginx, haproxy, tinyproxy and Chromium. Node 20 and npm are used when
 # they are there and installed into WORKDIR when not. WORKDIR is kept, so that the next run has
 # nothing to install. Prints one line for each check and, last, `N passed, M failed`; everything else
 # goes to files in WORKDIR.
@@ -148,6 +148,7 @@ run_clients() {
     run newman bash "$here/newman.sh" "$gateway" "$binary"
     run proxies bash "$here/proxies.sh" "$binary" "$work/proxies"
     run provider bash "$here/provider.sh" "$binary" "$work/provider"
+    run destinations bash "$here/destinations.sh" "$binary" "$work/destinations" "$venv/bin/python"
 }
 
 summarize() {

@@ -1,7 +1,8 @@
 // A provider of others' making: provider.mjs PORT TLS-PORT CALLBACK. Knows a client that authenticates in
 // the header and one that does so in the body, with the characters that encodings get wrong, and two that
 // have the key of client.pem: one signs assertions with it, one shows the certificate on the TLS port.
-// GET /journal tells what the token endpoint has done, and the codes and refresh tokens shown to it.
+// GET /journal tells what the token endpoint has done, the codes and refresh tokens shown to it, and which
+// headers came with the last good request.
 import { createServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import { X509Certificate, createHash, randomUUID } from 'node:crypto';
@@ -63,12 +64,13 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
   cookies: { keys: [randomUUID()] },
 });
 
-const journal = { refreshes: 0, ended: 0, errors: [], code: [], refresh_token: [] };
+const journal = { headers: [], refreshes: 0, ended: 0, errors: [], code: [], refresh_token: [] };
 const note = ({ params }) => {
   for (const name of ['code', 'refresh_token']) if (params?.[name]) journal[name].push(params[name]);
 };
-provider.on('grant.success', ({ oidc }) => {
+provider.on('grant.success', ({ oidc, headers }) => {
   note(oidc);
+  journal.headers = Object.keys(headers);
   if (oidc.params.refresh_token) journal.refreshes += 1;
 });
 provider.on('grant.error', ({ oidc }, { error, error_detail: detail }) => {

@@ -1,8 +1,9 @@
-"""Sends COUNT authenticated requests over some kept connections and checks each answer."""
+"""Sends COUNT authenticated requests for a PATH over some kept connections and checks each answer."""
 import socket, sys
 
 port, count, token = int(sys.argv[1]), int(sys.argv[2]), sys.stdin.read().strip()
-request = f"GET /http/orders/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+path = sys.argv[3] if len(sys.argv) > 3 else "/http/orders/1"
+request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
 connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(8)]
 
 

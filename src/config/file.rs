@@ -37,6 +37,8 @@ pub struct File {
     pub issuers: Vec<Value>,
     /// Bounds on what outbound credentials may call.
     pub outbound: OutboundSection,
+    /// One line for each request.
+    pub access_log: AccessLogSection,
     /// Numbers that bound what a client can cost.
     pub limits: LimitsSection,
     /// HTTP servers that take forwarded calls, by name.
@@ -59,6 +61,7 @@ impl Default for File {
             tokens: TokensSection::default(),
             issuers: Vec::new(),
             outbound: OutboundSection::default(),
+            access_log: AccessLogSection::default(),
             limits: LimitsSection::default(),
             backends: BTreeMap::new(),
             routes: Vec::new(),
@@ -226,6 +229,27 @@ pub struct ConnectivityProxySection {
     pub url: String,
     /// The name of an outbound credential whose token the proxy wants to see.
     pub credential: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessLogSection {
+    pub format: LogFormat,
+    /// Where the lines go (default stdout). Opened again on SIGHUP.
+    pub file: Option<String>,
+}
+
+/// How a line of the access log looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// JSON with short names.
+    #[default]
+    Json,
+    /// JSON with the names of the Elastic Common Schema.
+    Ecs,
+    /// The combined format of web servers; it has no place for reasons.
+    Combined,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -4,7 +4,7 @@
 use super::fault::Faults;
 use super::file::{AcceptFirst, File, LimitsSection, ListenerSection, RefuseFirst, TlsSection};
 use super::source::Places;
-use super::{Config, Limits, Listener, MasterKeySource, StoreSetting, TenantSetting, TlsMaterial, Tokens};
+use super::{AccessLog, Config, Limits, Listener, MasterKeySource, StoreSetting, TenantSetting, TlsMaterial, Tokens};
 use super::{disk, units};
 use crate::crypto::digest::sha256;
 use crate::crypto::identity::Identity;
@@ -60,6 +60,9 @@ impl<'a> Meaning<'a> {
         let lists = route_cas.iter().map(|list| self.trust(list.as_deref()?, &crls, revocation)).collect::<Vec<_>>();
         self.trust(&trusted_cas, &crls, revocation);
         let routes = self.routes(&said.routes, &backends, &lists);
+        // written, not read: it is no reason to load again
+        let file = said.access_log.file.as_ref().map(|file| self.base.join(file));
+        let access_log = AccessLog { format: said.access_log.format, file };
         let (watch, seen) = (self.watch, sha256(&self.seen));
         Config {
             origin,
@@ -72,6 +75,7 @@ impl<'a> Meaning<'a> {
             crls,
             revocation,
             outbound,
+            access_log,
             tokens,
             limits,
             routes,

@@ -45,6 +45,7 @@ pub struct Config {
     pub crls: Vec<Crl>,
     pub revocation: Revocation,
     pub outbound: Outbound,
+    pub access_log: AccessLog,
     pub tokens: Tokens,
     pub limits: Limits,
     pub routes: Vec<Route>,
@@ -76,6 +77,13 @@ pub struct Outbound {
     pub allow_networks: Vec<IpNet>,
     pub trusted_cas: Vec<CertificateDer<'static>>,
     pub connectivity_proxy: Option<ConnectivityProxy>,
+}
+
+/// How requests are logged, and where; to stdout without a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccessLog {
+    pub format: file::LogFormat,
+    pub file: Option<PathBuf>,
 }
 
 /// The way to what only a forward proxy reaches.

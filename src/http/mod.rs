@@ -5,6 +5,7 @@ pub mod access_log;
 pub mod admin;
 mod destinations;
 mod entries;
+mod log_format;
 pub mod metrics;
 mod observe;
 mod proxy;

@@ -1,14 +1,14 @@
 //! The outermost layer: gives each request its ids, and writes log line and metrics when the last
 //! byte of the answer has left (or the client has).
 
-use super::access_log::Line;
+use super::log_format::Line;
 use super::{Inbound, Lane, Outcome, Told};
 use crate::net::body::{Answer, Upload};
 use crate::net::headers::X_REQUEST_ID;
 use crate::net::peer::{Peer, PeerCertificate};
 use axum::body::Body as AxumBody;
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, REFERER, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
@@ -82,6 +82,8 @@ struct Account {
     traceparent: HeaderValue,
     status: u16,
     told: Told,
+    /// Referer and User-Agent, where the log has a place for them.
+    headers: Option<Box<[Option<HeaderValue>; 2]>>,
 }
 
 impl Account {
@@ -113,6 +115,8 @@ impl Watched {
             whole,
             elapsed,
             told: &account.told,
+            referer: account.headers.as_ref().and_then(|headers| headers[0].as_ref()),
+            user_agent: account.headers.as_ref().and_then(|headers| headers[1].as_ref()),
         });
     }
 }
@@ -206,6 +210,11 @@ where
             traceparent: traceparent.clone(),
             status: 0,
             told: Told::default(),
+            headers: self
+                .lane
+                .log
+                .has_headers()
+                .then(|| Box::new([REFERER, USER_AGENT].map(|name| request.headers().get(name).cloned()))),
         };
         let inner = self.inner.call(Inbound { request, request_id, traceparent });
         Watching { inner, account: Some(Box::new(account)) }

@@ -80,7 +80,10 @@ impl Control {
                     self.reload(&mut watch, false);
                 }
                 _ = files.tick() => self.reload(&mut watch, false),
-                () = next(&mut hangup) => self.reload(&mut watch, true),
+                () = next(&mut hangup) => {
+                    self.log.reopen();
+                    self.reload(&mut watch, true);
+                }
             }
         }
         self.health.draining.store(true, Ordering::Relaxed);

@@ -117,7 +117,7 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
     let outward = Outward { wants, finder };
     let gateway = Arc::new(Gateway::new(state.clone(), options.clock.clone(), signer, control, outward));
     let registry = Registry::new().ok_or(ServeError::Metrics)?;
-    let log = LogWriter::start(options.log)?;
+    let log = LogWriter::start(&config.access_log, options.log)?;
     let health = Arc::new(Health::default());
     health.store_seen.store(now, Ordering::Relaxed);
     health.config_current.store(true, Ordering::Relaxed);
@@ -176,6 +176,7 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         ("admin.address", before.admin != after.admin),
         ("store.url", before.store.path != after.store.path),
         ("tenant", before.tenant != after.tenant),
+        ("access_log", before.access_log != after.access_log),
         ("limits.token_cache", before.limits.token_cache != after.limits.token_cache),
         (
             "limits.idle_backend_connections",

@@ -221,6 +221,32 @@ fn sigterm_lets_what_is_under_way_finish() {
 }
 
 #[test]
+fn the_access_log_is_a_file_that_may_be_moved_away() {
+    let site = Site::new();
+    let text = std::fs::read_to_string(site.config()).expect("a configuration");
+    let more = "access_log: { format: ecs, file: access.log }\n";
+    std::fs::write(site.config(), format!("{more}{text}")).expect("written");
+    let serving = site.serve();
+    let (log, moved) = (site.dir.path().join("access.log"), site.dir.path().join("access.log.1"));
+    let lines = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    let called = |name: &str| {
+        assert_eq!(serving.get(&format!("/open/{name}"), "").status, 200);
+        format!("\"url.path\":\"/open/{name}\"")
+    };
+    let first = called("first");
+    until("the line is in the file", || lines(&log).contains(&first));
+    std::fs::rename(&log, &moved).expect("moved");
+    let second = called("second");
+    until("the moved file goes on", || lines(&moved).contains(&second));
+    serving.signal("HUP");
+    until("there is a new file", || {
+        let third = called("third");
+        lines(&log).contains(&third)
+    });
+    assert!(!lines(&log).contains(&second));
+}
+
+#[test]
 fn sighup_loads_the_configuration_again() {
     let site = Site::new();
     let serving = site.serve();

@@ -12,12 +12,8 @@ use crate::domain::destination::{Entry, Level, Sort};
 use crate::domain::key::model_time;
 use crate::gateway::Mirror;
 use crate::gateway::administer::AdminError;
-use crate::gateway::administer::destinations::Change;
-use crate::gateway::errands::Desk;
 use crate::gateway::exchanger::Exchanger;
-use crate::gateway::finder::Finder;
-use crate::gateway::keeper::Keeper;
-use crate::gateway::outbound::{Upkeep, Wants};
+use crate::gateway::outward::Outward;
 use crate::net::outbound::Policy;
 use crate::serve::SystemClock;
 use base64::Engine;
@@ -67,7 +63,7 @@ pub async fn run(config: &Path, format: Format, command: DestinationCommand) -> 
         DestinationCommand::Delete { name, level } => {
             let level = named(&opened, &level).await?;
             let (sort, _, _) = one(&opened, &level, &name).await?;
-            admin.change_entry(sort, &level, Change::Delete(name, None)).await?;
+            admin.delete_entry(sort, &level, &name).await?;
             Ok(())
         }
     }
@@ -99,17 +95,15 @@ async fn find(
     }
 
     let (_, state) = Mirror::load(opened.store.clone(), &opened.config).await?;
-    let clock = Arc::new(SystemClock);
-    let exchanger = Exchanger::new(Policy::new(&opened.config.outbound), clock.clone());
-    let keeper = Arc::new(Keeper::new(opened.store.clone(), exchanger.clone(), random::uuid()));
-    let (wants, wanted) = Wants::new();
-    let (errands, desk) = Desk::new(exchanger, keeper.clone(), state.clone());
+    let exchanger = Exchanger::new(Policy::new(&opened.config.outbound), Arc::new(SystemClock));
+    let (outward, behind) = Outward::new(opened.store.clone(), &state, &exchanger, random::uuid());
     let stop = CancellationToken::new();
-    let upkeep = tokio::spawn(Upkeep::new(keeper, state.clone(), wanted).run(stop.clone()));
-    let desk = tokio::spawn(desk.run(stop.clone()));
-    let found = Finder::new(state, clock, wants, errands).find(&instance, &named, &question).await;
+    let tasks = behind.spawn(&stop);
+    let found = outward.finder.find(&instance, &named, &question).await;
     stop.cancel();
-    let _ = tokio::join!(upkeep, desk);
+    for task in tasks {
+        let _ = task.await;
+    }
     output::json(&serde_json::from_str::<Value>(&found?.body)?)
 }
 

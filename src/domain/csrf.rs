@@ -3,7 +3,7 @@
 //! route and caller and says when it ends, so nothing is kept.
 
 use super::reason::Reason;
-use crate::crypto::digest::{Keyed, same};
+use crate::crypto::digest::{Digest, Keyed, same};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -20,6 +20,8 @@ pub struct Asked<'a> {
     pub method: &'a Method,
     pub headers: &'a HeaderMap,
     pub key: &'a Keyed,
+    /// Whom the token is bound to where no client is proven: a certificate, or nobody.
+    pub certificate: Option<&'a Digest>,
     /// Unix seconds.
     pub now: i64,
 }
@@ -54,7 +56,8 @@ fn holds(text: &str, asked: &Asked<'_>, route: &str, caller: &str) -> bool {
 }
 
 fn mac(asked: &Asked<'_>, route: &str, caller: &str, end: &[u8]) -> [u8; 32] {
-    asked.key.digest_parts(&[b"csrf", route.as_bytes(), caller.as_bytes(), end])
+    let certificate = asked.certificate.map_or(&[][..], |fingerprint| fingerprint);
+    asked.key.digest_parts(&[b"csrf", route.as_bytes(), caller.as_bytes(), certificate, end])
 }
 
 #[cfg(test)]
@@ -65,7 +68,8 @@ mod tests {
     fn judged(method: &Method, said: &[&str], caller: &str, now: i64) -> Result<Option<HeaderValue>, Reason> {
         let value = |text: &&str| (X_CSRF_TOKEN, HeaderValue::from_str(text).expect("a value"));
         let headers: HeaderMap = said.iter().map(value).collect();
-        judge(&Asked { method, headers: &headers, key: &Keyed::new(b"key"), now }, "orders", caller)
+        let asked = Asked { method, headers: &headers, key: &Keyed::new(b"key"), certificate: None, now };
+        judge(&asked, "orders", caller)
     }
 
     fn fetched(caller: &str, now: i64) -> String {
@@ -101,7 +105,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_else_passes_for_a_token(text in "[A-Za-z0-9_-]{0,60}") {
+        fn a_token_that_was_altered_anywhere_is_none(at in 0usize..40, flip in 1u8..=255) {
+            let mut bytes = URL_SAFE_NO_PAD.decode(fetched("a", 1_000)).expect("bytes");
+            bytes[at] ^= flip;
+            let altered = URL_SAFE_NO_PAD.encode(bytes);
+            prop_assert_eq!(judged(&Method::POST, &[&altered], "a", 1_000), Err(Reason::CsrfOther));
+        }
+
+        #[test]
+        fn no_text_makes_it_fall(text in "[ -~]{0,90}") {
             prop_assert_eq!(judged(&Method::POST, &[&text], "a", 1_000), Err(Reason::CsrfOther));
         }
     }

@@ -267,7 +267,7 @@ mod tests {
         length: Option<u64>,
     ) -> Result<Decision, Refusal> {
         let (key, headers) = (Keyed::new(b"key"), HeaderMap::new());
-        let csrf = csrf::Asked { method, headers: &headers, key: &key, now: 0 };
+        let csrf = csrf::Asked { method, headers: &headers, key: &key, certificate: None, now: 0 };
         let asked = Asked { target: Target::new("/r", None).expect("a target"), length, csrf };
         decide(route, asked, caller, &Tenant::new("demo", None, Some("it!b1")), &mut Trail::default())
     }

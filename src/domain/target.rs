@@ -45,7 +45,11 @@ impl Target {
         if text.len() > 2_048 {
             return Err(BadTarget::Long);
         }
-        let shown = || text.chars().take(96).flat_map(char::escape_default).collect();
+        // what is before an `@` may be a password
+        let private = text.contains('@');
+        let shown = || {
+            if private { "..@..".to_owned() } else { text.chars().take(96).flat_map(char::escape_default).collect() }
+        };
         let odd = text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\');
         let url = Url::parse(text).map_err(|_| BadTarget::NotAUrl(shown()))?;
         if !matches!(url.scheme(), "https" | "http") {
@@ -74,6 +78,34 @@ impl Target {
     /// As a name or address to connect to; numbers in any disguise are read as what they are.
     pub fn host(&self) -> Option<Host<&str>> {
         self.url.host()
+    }
+
+    /// What can be said of a target that somebody else connects to, such as a forward proxy: names
+    /// are for that one to judge, its own host and network are not meant unless they are listed.
+    pub fn judge_by_name(&self, allowed: &[IpNet]) -> Result<(), Refused> {
+        let given = match self.host() {
+            Some(Host::Ipv4(four)) => IpAddr::V4(four),
+            Some(Host::Ipv6(six)) => IpAddr::V6(six),
+            Some(Host::Domain(name)) => {
+                let name = name.trim_end_matches('.').to_ascii_lowercase();
+                if name != "localhost" && !name.ends_with(".localhost") {
+                    return Ok(());
+                }
+                Ipv4Addr::LOCALHOST.into()
+            }
+            None => return Ok(()),
+        };
+        let address = unmapped(given);
+        let near = match address {
+            IpAddr::V4(four) => four.is_loopback() || four.is_link_local() || four.is_unspecified(),
+            IpAddr::V6(six) => six.is_loopback() || six.is_unicast_link_local() || six.is_unspecified(),
+        };
+        let listed = allowed.iter().any(|net| net.contains(&given.to_canonical()));
+        match (metadata(address), near && !listed) {
+            (true, _) => Err(Refused::Metadata(address)),
+            (false, true) => Err(Refused::Special(address)),
+            (false, false) => Ok(()),
+        }
     }
 
     pub fn port(&self) -> u16 {
@@ -214,7 +246,8 @@ mod tests {
             ("https://x/token#a", BadTarget::Fragment),
             ("/token", BadTarget::NotAUrl("/token".into())),
             ("https://x/to\nken", BadTarget::NotAUrl("https://x/to\\nken".into())),
-            ("https://x\\@y/token", BadTarget::NotAUrl("https://x\\\\@y/token".into())),
+            ("https://x\\@y/token", BadTarget::NotAUrl("..@..".into())),
+            ("https://u:pw@x/a b", BadTarget::NotAUrl("..@..".into())),
         ] {
             assert_eq!(Target::parse(text), Err(want), "{text}");
         }
@@ -266,6 +299,27 @@ mod tests {
             "::7f00:1",
         ] {
             assert!(matches!(judged(special), Err(Refused::Special(_))), "{special}");
+        }
+    }
+
+    #[test]
+    fn what_a_proxy_connects_to_is_judged_as_far_as_it_says_where_it_is() {
+        let loopback = ["127.0.0.0/8".parse().expect("a network")];
+        let judged = |text: &str| Target::parse(text).expect("a target").judge_by_name(&[]);
+        let listed = |text: &str| Target::parse(text).expect("a target").judge_by_name(&loopback);
+        assert!(listed("http://127.0.0.1/t").is_ok() && listed("https://localhost/t").is_ok());
+        assert!(listed("http://169.254.169.254/t").is_err() && listed("http://[::1]/t").is_err());
+        for (text, good) in [
+            ("http://virtual.internal:80/t", true),
+            ("https://10.1.2.3/t", true),
+            ("http://169.254.169.254/t", false),
+            ("http://2852039166/t", false),
+            ("http://[::ffff:127.0.0.1]/t", false),
+            ("http://localhost./t", false),
+            ("http://x.localhost/t", false),
+            ("http://0.0.0.0/t", false),
+        ] {
+            assert_eq!(judged(text).is_ok(), good, "{text}");
         }
     }
 

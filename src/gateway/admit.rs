@@ -82,7 +82,10 @@ impl Gateway {
 
         // 3. to 5. role, protection against forged calls, size
         let settings = self.state.settings.load();
-        let csrf = csrf::Asked { method: call.method, headers: call.headers, key: &settings.pepper, now };
+        let shown = if route.csrf { self.shown(call.peer, call.headers)? } else { None };
+        let certificate = shown.as_ref().filter(|_| caller.is_none()).map(|shown| &shown.leaf.fingerprint);
+        let (method, headers, key) = (call.method, call.headers, &settings.pepper);
+        let csrf = csrf::Asked { method, headers, key, certificate, now };
         let asked = Asked { target, length: call.length, csrf };
         let decision = decide(&route, asked, caller.as_deref(), settings.tenant(), trail)?;
         let Decision::Permit(permit) = decision else { return Ok(decision) };

@@ -3,11 +3,13 @@
 //! whether or not somebody still waits.
 
 use super::exchanger::Exchanger;
-use super::keeper::{Keeper, Wish};
+use super::keeper::handed_until;
+use super::outbound::Wants;
 use super::places::Places;
 use super::state::State;
 use crate::crypto::digest::{Digest, sha256};
 use crate::domain::destination::directory::Facts;
+use crate::domain::destination::meaning::Destination;
 use crate::domain::destination::recipe::{Errand, Terms};
 use crate::domain::exchange::{Granted, Trouble};
 use crate::net::outbound::{Sending, Times, Via};
@@ -15,9 +17,10 @@ use http::header::{HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 use moka::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -25,8 +28,11 @@ use tokio_util::sync::CancellationToken;
 const QUEUE: usize = 4_096;
 /// Bytes of tokens that are kept.
 const KEPT: u64 = 64 << 20;
-/// Seconds before its end at which a token is handed out no more, as far as it lives that long.
-pub const MARGIN: i64 = 30;
+/// Jobs at once for one token service, those included that wait for a place.
+const OF_ONE: usize = 256;
+/// How long a job waits for a place with its token service, and for its keystores to be opened.
+const PATIENCE: Duration = Duration::from_secs(30);
+const OPENING: Duration = Duration::from_secs(10);
 /// Seconds for which a failure stands, so that an outage is no storm.
 const PAUSE: i64 = 1;
 const LONGEST_PAUSE: i64 = 60;
@@ -46,11 +52,10 @@ pub struct Obtained {
 
 impl Obtained {
     fn new(granted: Granted, now: i64) -> Self {
-        let margin = MARGIN.min((granted.expires - now) / 2);
         Self {
+            until: handed_until(now, granted.expires),
             digest: sha256(granted.access_token.expose_secret().as_bytes()),
             token: granted.access_token,
-            until: granted.expires - margin,
             scope: granted.scope,
             refresh_token: granted.refresh_token,
         }
@@ -106,26 +111,58 @@ struct Done {
     until: Option<i64>,
 }
 
+/// Who waits for an answer.
+#[derive(Default)]
+struct Callers(Mutex<Vec<oneshot::Sender<Outcome>>>);
+
+impl Callers {
+    /// False if there are too many already.
+    fn join(&self, caller: oneshot::Sender<Outcome>) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|one| !one.is_closed());
+        let room = all.len() < QUEUE;
+        if room {
+            all.push(caller);
+        }
+        room
+    }
+
+    /// Whether all have gone away.
+    fn gone(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().all(oneshot::Sender::is_closed)
+    }
+
+    fn tell(&self, outcome: &Outcome) {
+        for caller in std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)) {
+            let _ = caller.send(outcome.clone());
+        }
+    }
+}
+
 /// The task that runs the exchanges.
 pub struct Desk {
     kept: Cache<Digest, Kept>,
     jobs: mpsc::Receiver<Job>,
-    waiting: HashMap<Digest, Vec<oneshot::Sender<Outcome>>>,
+    waiting: HashMap<Digest, Arc<Callers>>,
+    /// Jobs by their token service.
+    services: HashMap<String, usize>,
     work: JoinSet<Done>,
-    keys: HashMap<Id, Digest>,
+    running: HashMap<Id, (Digest, String)>,
     runner: Arc<Runner>,
 }
 
 /// What an exchange needs.
 struct Runner {
     exchanger: Arc<Exchanger>,
-    keeper: Arc<Keeper>,
+    wants: Wants,
     state: Arc<State>,
     places: Places,
+    /// PKCS#12 files are opened one after the other: what that costs is up to whoever made them.
+    opening: Semaphore,
 }
 
 impl Desk {
-    pub fn new(exchanger: Arc<Exchanger>, keeper: Arc<Keeper>, state: Arc<State>) -> (Errands, Self) {
+    pub fn new(exchanger: Arc<Exchanger>, wants: Wants, state: Arc<State>) -> (Errands, Self) {
         let weigh = |_: &Digest, kept: &Kept| {
             let bytes = kept.outcome.as_ref().map_or(0, |one| {
                 let refresh = one.refresh_token.as_ref().map_or(0, |token| token.expose_secret().len());
@@ -135,12 +172,14 @@ impl Desk {
         };
         let kept = Cache::builder().weigher(weigh).max_capacity(KEPT).build();
         let (sender, jobs) = mpsc::channel(QUEUE);
-        let runner = Arc::new(Runner { exchanger, keeper, state, places: Places::default() });
-        let (waiting, keys) = (HashMap::new(), HashMap::new());
-        (Errands { kept: kept.clone(), jobs: sender }, Self { kept, jobs, waiting, work: JoinSet::new(), keys, runner })
+        let (places, opening) = (Places::default(), Semaphore::new(1));
+        let runner = Arc::new(Runner { exchanger, wants, state, places, opening });
+        let (waiting, services, running) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let desk = Self { kept: kept.clone(), jobs, waiting, services, work: JoinSet::new(), running, runner };
+        (Errands { kept, jobs: sender }, desk)
     }
 
-    /// Until `stop`; what is under way then is finished, since an answer must not be lost.
+    /// Until `stop`, which comes when no lane asks any more: then nobody waits for what is under way.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
             tokio::select! {
@@ -148,11 +187,6 @@ impl Desk {
                 Some(job) = self.jobs.recv() => self.take(job),
                 Some(done) = self.work.join_next_with_id() => self.finish(done),
             }
-        }
-        self.jobs.close();
-        self.runner.places.close();
-        while let Some(done) = self.work.join_next_with_id().await {
-            self.finish(done);
         }
     }
 
@@ -163,18 +197,23 @@ impl Desk {
             let _ = job.done.send(kept.outcome);
             return;
         }
-        if let Some(others) = self.waiting.get_mut(&job.key) {
-            others.push(job.done);
+        // whom there is no room for hears so by the closed channel
+        if let Some(others) = self.waiting.get(&job.key) {
+            others.join(job.done);
             return;
         }
-        if self.waiting.len() >= QUEUE {
-            // the closed channel tells the caller
+        let service = job.service();
+        let queued = self.services.entry(service.clone()).or_default();
+        if *queued >= OF_ONE || self.waiting.len() >= QUEUE {
             return;
         }
-        let (runner, key) = (self.runner.clone(), job.key);
-        let task = self.work.spawn(async move { runner.run(job.facts, job.terms).await });
-        self.keys.insert(task.id(), key);
-        self.waiting.insert(key, vec![job.done]);
+        *queued += 1;
+        let (runner, key, callers) = (self.runner.clone(), job.key, Arc::<Callers>::default());
+        callers.join(job.done);
+        self.waiting.insert(key, callers.clone());
+        let (facts, terms, name) = (job.facts, job.terms, service.clone());
+        let task = self.work.spawn(async move { runner.run(facts, terms, &name, &callers).await });
+        self.running.insert(task.id(), (key, service));
     }
 
     fn finish(&mut self, done: Result<(Id, Done), JoinError>) {
@@ -182,23 +221,36 @@ impl Desk {
             Ok((id, done)) => (id, Some(done)),
             Err(error) => (error.id(), None),
         };
-        let Some(key) = self.keys.remove(&id) else { return };
-        let waiting = self.waiting.remove(&key).unwrap_or_default();
+        let Some((key, service)) = self.running.remove(&id) else { return };
+        if let Entry::Occupied(mut queued) = self.services.entry(service) {
+            *queued.get_mut() -= 1;
+            if *queued.get() == 0 {
+                queued.remove();
+            }
+        }
+        let callers = self.waiting.remove(&key);
         // without an answer the channels close, and the callers say so
-        let Some(done) = done else { return };
+        let (Some(done), Some(callers)) = (done, callers) else { return };
         if let Some(until) = done.until {
             self.kept.insert(key, Kept { outcome: done.outcome.clone(), until });
         }
-        for caller in waiting {
-            let _ = caller.send(done.outcome.clone());
-        }
+        callers.tell(&done.outcome);
+    }
+}
+
+impl Job {
+    /// Whom it asks, as the bounds count it.
+    fn service(&self) -> String {
+        let service = self.facts.meaning.as_ref().ok().and_then(|destination| destination.service());
+        let target = service.and_then(|service| service.target(&self.terms.subdomain).ok());
+        target.map(|target| target.authority()).unwrap_or_default()
     }
 }
 
 impl Runner {
-    async fn run(&self, facts: Arc<Facts>, terms: Terms) -> Done {
+    async fn run(&self, facts: Arc<Facts>, terms: Terms, service: &str, callers: &Callers) -> Done {
         let kept = terms.kept();
-        let outcome = self.exchange(facts, terms).await;
+        let outcome = self.exchange(facts, terms, service, callers).await;
         let now = self.exchanger.clock.now();
         match outcome {
             Ok(granted) => {
@@ -207,28 +259,29 @@ impl Runner {
                 Done { outcome: Ok(Arc::new(obtained)), until }
             }
             Err(trouble) => {
+                tracing::warn!(service, error = trouble.text, "no token for a lookup");
                 let pause = trouble.retry_after.unwrap_or(PAUSE).min(LONGEST_PAUSE);
                 Done { outcome: Err(trouble.text.into()), until: kept.then_some(now + pause) }
             }
         }
     }
 
-    async fn exchange(&self, facts: Arc<Facts>, terms: Terms) -> Result<Granted, Trouble> {
-        let lasting = |text: String| Trouble::lasting(text);
-        let now = self.exchanger.clock.now();
-        let service = facts.meaning.as_ref().ok().and_then(|destination| destination.service());
-        let target = service.map(|service| service.target(&terms.subdomain));
-        let target = target.and_then(Result::ok).map(|target| target.authority()).unwrap_or_default();
-        let place = self.places.take(&target).await;
-        let _place = place.ok_or_else(|| Trouble::passing("the gateway is stopping"))?;
-        // opening a PKCS#12 file takes a while on purpose
-        let made = tokio::task::spawn_blocking(move || {
-            let destination = facts.meaning.as_ref().map_err(ToString::to_string)?;
-            terms.errand(destination, now).map_err(|error| error.to_string())
-        });
-        let errand = made.await.map_err(|error| lasting(error.to_string()))?.map_err(lasting)?;
+    async fn exchange(
+        &self,
+        facts: Arc<Facts>,
+        terms: Terms,
+        service: &str,
+        callers: &Callers,
+    ) -> Result<Granted, Trouble> {
+        let place = tokio::time::timeout(PATIENCE, self.places.take(service)).await;
+        let busy = || Trouble::passing("the token service is busy with other lookups; ask again shortly");
+        let _place = place.ok().flatten().ok_or_else(busy)?;
+        if callers.gone() {
+            return Err(Trouble::passing("nobody waits for it any more"));
+        }
+        let errand = self.errand(facts, terms).await?;
         let via = match &errand.on_premise {
-            Some(location) => Some(self.via(location.as_deref()).await?),
+            Some(location) => Some(self.via(&errand, location.as_deref()).await?),
             None => None,
         };
         let Errand { target, request, identity, cas, secrets, connect, answer, .. } = errand;
@@ -238,17 +291,34 @@ impl Runner {
         self.exchanger.send(sending, &secrets).await
     }
 
+    /// The request, put together beside the runtime: opening a PKCS#12 file takes a while on purpose.
+    async fn errand(&self, facts: Arc<Facts>, terms: Terms) -> Result<Errand, Trouble> {
+        let lasting = |text: String| Trouble::lasting(text);
+        let now = self.exchanger.clock.now();
+        let late = || Trouble::passing("the keystore could not be opened in time");
+        let opening = async {
+            let packed = facts.meaning.as_ref().is_ok_and(Destination::packed);
+            let _turn = if packed { self.opening.acquire().await.ok() } else { None };
+            let made = tokio::task::spawn_blocking(move || {
+                let destination = facts.meaning.as_ref().map_err(ToString::to_string)?;
+                terms.errand(destination, now).map_err(|error| error.to_string())
+            });
+            made.await.map_err(|error| error.to_string()).and_then(|made| made)
+        };
+        let made = tokio::time::timeout(OPENING, opening).await;
+        made.map_err(|_| late())?.map_err(lasting)
+    }
+
     /// The connectivity proxy with the token that it wants and the place of the target.
-    async fn via(&self, location: Option<&str>) -> Result<Via, Trouble> {
+    async fn via(&self, errand: &Errand, location: Option<&str>) -> Result<Via, Trouble> {
         let none = "ProxyType is OnPremise, and the configuration has no outbound.connectivity_proxy";
         let policy = self.exchanger.policy.load_full();
         let proxy = policy.connectivity_proxy.as_ref().ok_or_else(|| Trouble::lasting(none))?;
+        errand.target.judge_by_name(&policy.allow).map_err(|refused| Trouble::lasting(refused.to_string()))?;
         let mut headers = Vec::new();
         if let Some(name) = &proxy.credential {
-            let deployed = self.state.credentials.load().get(name).cloned();
-            let missing = || Trouble::lasting(format!("there is no credential {name} for the connectivity proxy"));
-            let held = self.keeper.keep(&deployed.ok_or_else(missing)?.artifact, Wish::Any).await?;
-            headers.push((PROXY_AUTHORIZATION, held.value));
+            let held = self.wants.token(&self.state, &*self.exchanger.clock, name).await;
+            headers.push((PROXY_AUTHORIZATION, held.map_err(Trouble::passing)?.value));
         }
         if let Some(location) = location {
             let value = HeaderValue::from_str(location);

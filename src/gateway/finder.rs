@@ -2,28 +2,31 @@
 
 use super::Clock;
 use super::errands::{Errands, Outcome};
+use super::keeper::MARGIN;
 use super::outbound::Wants;
 use super::state::State;
 use crate::crypto::digest::{Digest, sha256};
-use crate::domain::destination::answer::{Attached, AuthToken, Owner, body};
+use crate::domain::destination::answer::{Attached, AuthToken, Owner, body, with_owners};
 use crate::domain::destination::directory::{Directory, Facts, Item, etag};
 use crate::domain::destination::meaning::{Destination, Keystore, Kind, TokenService, Tokens};
-use crate::domain::destination::question::{At, Named, Question};
+use crate::domain::destination::question::{At, Named, Owned, Question};
 use crate::domain::destination::recipe::{Terms, Wanted};
 use crate::domain::destination::{Level, Sort};
 use crate::domain::name::ArtifactName;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// An answer with what its headers say.
-#[derive(Debug)]
 pub struct Found {
     pub body: String,
     pub etag: String,
     /// Seconds that it may be kept; None if it may not.
     pub life: Option<i64>,
+    /// Whether what is in it can be had no second time.
+    pub once: bool,
 }
 
 /// Why there is no answer.
@@ -89,16 +92,33 @@ impl Finder {
 
         // 4. the answer
         let settings = self.state.settings.load();
-        let own = matches!(item.level, Level::Instance(_)).then_some(instance);
-        let owner = Owner { subaccount: &settings.tenant().zid, instance: own }.json();
+        let zone = settings.tenant().zid.as_str();
+        let owned = |item: &Item| {
+            let own = matches!(item.level, Level::Instance(_)).then_some(instance);
+            Owner { subaccount: zone, instance: own }
+        };
         let configuration = if question.skip_credentials { &facts.masked } else { &facts.full };
+        let configuration = match question.owner {
+            Owned::Within => {
+                let fragments = question.fragments.list.iter();
+                let fragments = fragments.filter_map(|name| get(&directory, Sort::Fragment, instance, name));
+                let of = |item: &Arc<Item>| owned(item).of(&item.name);
+                let (fragments, attached) = (fragments.map(of).collect::<Vec<_>>(), attached.iter().map(of));
+                let certificates = attached.collect::<Vec<_>>();
+                Cow::Owned(with_owners(configuration, &[of(item)], &certificates, &fragments))
+            }
+            Owned::Beside | Owned::Not => Cow::Borrowed(configuration.as_str()),
+        };
         let (told, digest, life) = token.map_or((None, [0; 32], None), |one| (Some(one.token), one.digest, one.life));
         let mut seen = [&facts.digest[..], &digest].concat();
         seen.extend(attached.iter().flat_map(|item| item.facts.digest));
-        seen.extend([u8::from(question.skip_credentials), u8::from(question.owner)]);
-        let etag = etag(&sha256(&seen));
-        let owner = question.owner.then_some(owner.as_str());
-        Ok(Found { body: body(owner, configuration, told.as_ref(), &certificates), etag, life })
+        seen.extend([u8::from(question.skip_credentials), question.owner as u8]);
+        // an answer that is kept by its tag is no older than the margin of its token
+        seen.extend((life.unwrap_or_default() / MARGIN).to_be_bytes());
+        let etag = format!("W/{}", etag(&sha256(&seen)));
+        let once = meaning.kind == Kind::AuthorizationCode && told.is_some();
+        let beside = (question.owner == Owned::Beside).then(|| owned(item).json().to_string());
+        Ok(Found { body: body(beside.as_deref(), &configuration, told.as_ref(), &certificates), etag, life, once })
     }
 
     /// The entry of `authTokens`, for the kinds of authentication that have one.
@@ -147,27 +167,13 @@ impl Finder {
 
     /// The token of a deployed credential.
     async fn material(&self, name: &ArtifactName) -> Result<Told, String> {
-        let now = self.clock.now();
-        let held = || {
-            let credentials = self.state.credentials.load();
-            credentials.get(name).and_then(|one| one.token.clone()).filter(|token| token.expires > now)
-        };
-        let mut token = held();
-        if token.is_none() && self.wants.any(name).await {
-            token = held();
-        }
-        let Some(token) = token else {
-            let credentials = self.state.credentials.load();
-            let why = credentials.get(name).and_then(|one| one.warning(now));
-            return Err(why.unwrap_or_else(|| format!("there is no credential {name}, or it has no token")));
-        };
-        let value = token.token();
-        let left = token.expires - now;
-        Ok(Told {
-            digest: sha256(value.expose_secret().as_bytes()),
-            token: AuthToken::Token { kind: "Bearer", value, expires_in: Some(left), scope: None, refresh_token: None },
-            life: Some(left),
-        })
+        let held = self.wants.token(&self.state, &*self.clock, name).await?;
+        let value = held.token();
+        let left = (held.until() - self.clock.now()).max(1);
+        let digest = sha256(value.expose_secret().as_bytes());
+        let token =
+            AuthToken::Token { kind: "Bearer", value, expires_in: Some(left), scope: None, refresh_token: None };
+        Ok(Told { digest, token, life: Some(left) })
     }
 
     /// What the lookup adds to the destination, or why no token can be asked for.
@@ -273,17 +279,19 @@ fn get<'a>(directory: &'a Directory, sort: Sort, instance: &str, name: &Named) -
 
 /// The destination's facts, or those that it has with fragments over it.
 fn laid(directory: &Directory, item: &Arc<Item>, instance: &str, question: &Question) -> Result<Arc<Facts>, Unfound> {
-    let mut over = None;
+    let mut over = Vec::new();
     for name in &question.fragments.list {
         match get(directory, Sort::Fragment, instance, name) {
-            Some(fragment) => {
-                over = Some(over.as_ref().unwrap_or(&item.properties).under(&fragment.properties));
-            }
+            Some(fragment) => over.push(&fragment.properties),
             None if question.fragments.optional => {}
             None => return Err(Unfound::NoFragment),
         }
     }
-    Ok(over.map_or_else(|| item.facts.clone(), |properties| Arc::new(Facts::of(&properties))))
+    if over.is_empty() {
+        return Ok(item.facts.clone());
+    }
+    let under = item.properties.under(&over);
+    under.map(|properties| Arc::new(Facts::of(&properties))).map_err(|bad| Unfound::Request(bad.to_string()))
 }
 
 fn wanted(kind: Kind, question: &Question) -> Result<Wanted, String> {

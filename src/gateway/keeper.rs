@@ -51,11 +51,29 @@ impl Held {
         Some(Self { value, serial: state.serial, obtained: state.obtained, expires: state.expires })
     }
 
+    /// Unix seconds: the end less the margin of whoever it is handed to.
+    pub fn until(&self) -> i64 {
+        handed_until(self.obtained, self.expires)
+    }
+
+    /// Whether it is time to have another at hand: its last tenth.
+    pub fn due(&self, now: i64) -> bool {
+        now >= self.expires - (self.expires - self.obtained) / 10
+    }
+
     /// The bare token.
     pub fn token(&self) -> SecretString {
         let text = self.value.to_str().unwrap_or_default();
         SecretString::from(text.strip_prefix("Bearer ").unwrap_or_default())
     }
+}
+
+/// Seconds before its end at which a token is handed out no more, as far as it lives that long.
+pub const MARGIN: i64 = 30;
+
+/// Until when a token is handed out.
+pub fn handed_until(obtained: i64, expires: i64) -> i64 {
+    expires - MARGIN.min((expires - obtained) / 2)
 }
 
 /// Which token will do.

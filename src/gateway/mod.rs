@@ -14,6 +14,7 @@ pub mod keeper;
 mod lookup;
 mod mirror;
 pub mod outbound;
+pub mod outward;
 mod places;
 pub mod signer;
 pub mod state;
@@ -27,6 +28,7 @@ use cache::SharedTokens;
 use control::Control;
 use finder::Finder;
 use outbound::Wants;
+use outward::Outward;
 use signer::Signer;
 use state::State;
 use std::sync::Arc;
@@ -46,12 +48,6 @@ pub struct Gateway {
     control: Control,
     wants: Wants,
     finder: Finder,
-}
-
-/// The lanes' ends of what calls others on our own behalf.
-pub struct Outward {
-    pub wants: Wants,
-    pub finder: Finder,
 }
 
 impl Gateway {

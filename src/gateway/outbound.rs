@@ -1,6 +1,7 @@
 //! The task that keeps outbound credentials alive and serves what lanes want of them. Lanes read
 //! the tokens as a snapshot and never wait for a store.
 
+use super::Clock;
 use super::keeper::{Held, Keeper, Wish};
 use super::places::Places;
 use super::state::State;
@@ -21,6 +22,8 @@ use tokio_util::task::TaskTracker;
 const QUEUE: usize = 4_096;
 /// How long a call waits for another token before it hands on what the target said.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same for who has nothing to hand on: as long as an exchange may take.
+const FETCHING: Duration = Duration::from_secs(25);
 /// No service has this name.
 const CALLBACKS: &str = "";
 const TICK: Duration = Duration::from_millis(500);
@@ -81,21 +84,41 @@ impl Wants {
         let _ = self.0.try_send(Message::Want(Want { name: name.clone(), rejected, done: None }));
     }
 
-    /// Waits until there is a token; false if there will be none.
-    pub async fn any(&self, name: &ArtifactName) -> bool {
-        self.wait(name, None).await
+    /// The token of a deployed credential, fetched if need be; asked for by whoever hands it on.
+    pub async fn token(&self, state: &State, clock: &dyn Clock, name: &ArtifactName) -> Result<Held, String> {
+        let held = || {
+            let now = clock.now();
+            let token = state.credentials.load().get(name).and_then(|one| one.token.clone());
+            token.filter(|token| token.until() > now)
+        };
+        if let Some(token) = held() {
+            if token.due(clock.now()) {
+                self.nudge(name, None);
+            }
+            return Ok(token);
+        }
+        self.wait(name, None, FETCHING).await;
+        held().ok_or_else(|| {
+            let credentials = state.credentials.load();
+            let known = credentials.get(name).map(|one| one.warning(clock.now()));
+            match known {
+                None => format!("there is no credential {name}"),
+                Some(Some(warning)) => warning,
+                Some(None) => format!("credential {name} has no token yet; ask again shortly"),
+            }
+        })
     }
 
     /// Waits until there is another token than the rejected one; false if there will be none.
     pub async fn fresh(&self, name: &ArtifactName, rejected: u64) -> bool {
-        self.wait(name, Some(rejected)).await
+        self.wait(name, Some(rejected), PATIENCE).await
     }
 
-    async fn wait(&self, name: &ArtifactName, rejected: Option<u64>) -> bool {
+    async fn wait(&self, name: &ArtifactName, rejected: Option<u64>, patience: Duration) -> bool {
         let (done, answer) = oneshot::channel();
         let want = Want { name: name.clone(), rejected, done: Some(done) };
         self.0.try_send(Message::Want(want)).is_ok()
-            && tokio::time::timeout(PATIENCE, answer).await.is_ok_and(|there| there.unwrap_or(false))
+            && tokio::time::timeout(patience, answer).await.is_ok_and(|there| there.unwrap_or(false))
     }
 
     /// Finishes an authorization; the work goes on if the browser goes away.

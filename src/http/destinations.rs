@@ -3,11 +3,12 @@
 use super::entries;
 use super::reply::{self, Door, Short};
 use super::{Inbound, Lane, Outcome, ReplyBody, Told};
-use crate::domain::destination::question::{Named, Question, Version};
+use crate::domain::destination::question::{HEADERS, Named, Question, Version};
 use crate::domain::destination::{Level, Sort};
 use crate::domain::reason::Reason;
 use crate::domain::trail::{Refusal, Step};
 use crate::gateway::Call;
+use crate::gateway::administer::destinations::Condition;
 use crate::gateway::finder::Unfound;
 use crate::net::body::Upload;
 use crate::net::peer::Peer;
@@ -16,6 +17,8 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 
 pub const ROOT: &str = "/destination-configuration";
+/// As logs and metrics name it.
+pub const ENDPOINT: &str = "destinations";
 /// Bytes of path and query.
 const LONGEST: usize = 4_000;
 
@@ -32,7 +35,9 @@ pub async fn serve(lane: &Lane, peer: &Peer, inbound: Inbound) -> Outcome {
     let response = answer(lane, peer, &parts, upload.as_deref(), &mut told).await.unwrap_or_else(|refusal| {
         let mut response = reply::refusal(Door::Destinations, &refusal, &inbound.request_id);
         if refusal.reason == Reason::MethodUnsupported {
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE"));
+            let find = parts.uri.path().contains("/destinations/");
+            let allowed = if find { "GET, HEAD" } else { "GET, HEAD, POST, PUT, DELETE" };
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
         }
         told.refusal = Some(refusal);
         response
@@ -47,7 +52,7 @@ async fn answer(
     upload: Option<&Upload>,
     told: &mut Told,
 ) -> Result<Short, Refusal> {
-    told.endpoint = Some("destinations");
+    told.endpoint = Some(ENDPOINT);
 
     // 1. what is asked for
     let resource = told.trail.of(Step::Route, resource(parts))?;
@@ -79,7 +84,9 @@ async fn find(lane: &Lane, parts: &Parts, version: Version, name: &str, instance
     }
     let malformed = |text: String| Refusal::because(Reason::LookupMalformed, text);
     let question = Question::parse(version, parts.uri.query().unwrap_or_default(), &parts.headers);
-    let question = question.map_err(|error| malformed(error.to_string()))?;
+    let mut question = question.map_err(|error| malformed(error.to_string()))?;
+    // a code that is exchanged for an answer without a body is lost
+    question.skip_tokens |= parts.method == Method::HEAD && question.code.is_some();
     if let Some(token) = &question.user_token
         && lane.gateway.user(&lane.tokens, token).is_err()
     {
@@ -90,15 +97,20 @@ async fn find(lane: &Lane, parts: &Parts, version: Version, name: &str, instance
         Unfound::Nothing | Unfound::NoFragment => Refusal::because(Reason::EntryUnknown, unfound.to_string()),
         Unfound::Request(text) => malformed(text),
     })?;
-    match condition(&parts.headers, &found.etag) {
-        Condition::Holds => Ok(reply::tagged(found.body, &found.etag, found.life)),
-        Condition::Same => Ok(unchanged(&found.etag, found.life)),
-        Condition::Changed => Err(Reason::EntryChanged.into()),
-    }
+    let verdict = if found.once { Verdict::Holds } else { verdict(&parts.headers, &found.etag) };
+    let mut response = match verdict {
+        Verdict::Holds => reply::tagged(found.body, &found.etag, found.life),
+        Verdict::Same => unchanged(&found.etag, found.life),
+        Verdict::Changed => return Err(Reason::EntryChanged.into()),
+    };
+    // whatever of these changes, the answer does (RFC 9110, 12.5.5)
+    let names = std::iter::once(header::AUTHORIZATION.as_str()).chain(HEADERS).collect::<Vec<_>>().join(", ");
+    response.headers_mut().extend(HeaderValue::try_from(names).map(|names| (header::VARY, names)));
+    Ok(response)
 }
 
 /// What the conditional headers make of a tag (RFC 9110, 13.2.2).
-pub enum Condition {
+pub enum Verdict {
     Holds,
     /// If-None-Match names it.
     Same,
@@ -106,16 +118,29 @@ pub enum Condition {
     Changed,
 }
 
-pub fn condition(headers: &HeaderMap, etag: &str) -> Condition {
+pub fn verdict(headers: &HeaderMap, etag: &str) -> Verdict {
+    // weakly compared: the state is the same, the text may not be
     let names = |field: &HeaderValue| {
-        let weak = |one: &str| one.trim().trim_start_matches("W/") == etag;
+        let weak = |one: &str| one.trim().trim_start_matches("W/") == etag.trim_start_matches("W/");
         field.to_str().is_ok_and(|list| list.trim() == "*" || list.split(',').any(weak))
     };
-    match (headers.get(header::IF_MATCH), headers.get(header::IF_NONE_MATCH)) {
-        (Some(field), _) if !names(field) => Condition::Changed,
-        (_, Some(field)) if names(field) => Condition::Same,
-        _ => Condition::Holds,
+    if !unless_changed(headers).holds(Some(etag)) {
+        return Verdict::Changed;
     }
+    if headers.get_all(header::IF_NONE_MATCH).iter().any(names) { Verdict::Same } else { Verdict::Holds }
+}
+
+/// If-Match; what cannot be read holds for nothing.
+pub fn unless_changed(headers: &HeaderMap) -> Condition {
+    let mut fields = headers.get_all(header::IF_MATCH).iter().peekable();
+    if fields.peek().is_none() {
+        return Condition::None;
+    }
+    let texts: Vec<_> = fields.map(|field| field.to_str().unwrap_or_default().trim()).collect();
+    if texts == ["*"] {
+        return Condition::Any;
+    }
+    Condition::Tags(texts.iter().flat_map(|text| text.split(',')).map(|tag| tag.trim().to_owned()).collect())
 }
 
 pub fn unchanged(etag: &str, life: Option<i64>) -> Short {

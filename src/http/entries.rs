@@ -1,16 +1,16 @@
 //! Management of destinations, fragments and certificates: list, get, post, put, delete.
 
 use super::Lane;
-use super::destinations::{Condition, condition, unchanged};
+use super::destinations::{Verdict, unchanged, unless_changed, verdict};
 use super::reply::{self, Short};
 use crate::crypto::json;
 use crate::domain::destination::directory::{Directory, Item, etag};
 use crate::domain::destination::{Level, Sort};
 use crate::domain::key::model_time;
-use crate::domain::reason::Reason;
+use crate::domain::reason::{Reason, public_text};
 use crate::domain::trail::Refusal;
 use crate::gateway::administer::AdminError;
-use crate::gateway::administer::destinations::Change;
+use crate::gateway::administer::destinations::{Change, Condition};
 use crate::gateway::control::Managed;
 use crate::net::body::{BodyError, Upload};
 use http::request::Parts;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// Bytes of a request.
 const MOST: usize = 1 << 20;
 /// Entries of one request.
-const MANY: usize = 1_000;
+const MANY: usize = 500;
 
 type Place = (Sort, Level);
 
@@ -32,7 +32,7 @@ pub async fn answer(
     place: Place,
     name: Option<String>,
 ) -> Result<Short, Refusal> {
-    let tag = parts.headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let condition = unless_changed(&parts.headers);
     match (&parts.method, name) {
         (&Method::GET | &Method::HEAD, None) => list(&lane.gateway.state.destinations.load(), parts, &place),
         (&Method::GET | &Method::HEAD, Some(name)) => {
@@ -44,17 +44,17 @@ pub async fn answer(
             if many { Ok(report(&rows, StatusCode::CREATED)) } else { created(rows) }
         }
         (&Method::PUT, None) => {
-            let (changes, many) = changes(lane, upload, |json| Change::Replace(json, tag.clone())).await?;
+            let (changes, many) = changes(lane, upload, |json| Change::Replace(json, condition.clone())).await?;
             let rows = rows(lane, place, changes).await?;
             if many { Ok(report(&rows, StatusCode::OK)) } else { counted(rows) }
         }
-        (&Method::DELETE, Some(name)) => counted(rows(lane, place, vec![Change::Delete(name, tag)]).await?),
+        (&Method::DELETE, Some(name)) => counted(rows(lane, place, vec![Change::Delete(name, condition)]).await?),
         (&Method::DELETE, None) => {
             let query = Query::parse(parts.uri.query().unwrap_or_default())?;
             let Some(Filter::In(names)) = query.filter else {
                 return Err(malformed("say which entries to delete: $filter=Name in ('a','b')"));
             };
-            let changes = names.into_iter().map(|name| Change::Delete(name, None)).collect();
+            let changes = names.into_iter().map(|name| Change::Delete(name, Condition::None)).collect();
             Ok(summary(&rows(lane, place, changes).await?))
         }
         _ => Err(Reason::MethodUnsupported.into()),
@@ -178,10 +178,10 @@ fn list(directory: &Directory, parts: &Parts, (sort, level): &Place) -> Result<S
 fn get(directory: &Directory, parts: &Parts, (sort, level): &Place, name: &str) -> Result<Short, Refusal> {
     let item = directory.get(*sort, level, name).ok_or(Reason::EntryUnknown)?;
     let tag = etag(&item.facts.digest);
-    match condition(&parts.headers, &tag) {
-        Condition::Holds => Ok(reply::tagged(item.facts.masked.clone(), &tag, None)),
-        Condition::Same => Ok(unchanged(&tag, None)),
-        Condition::Changed => Err(Reason::EntryChanged.into()),
+    match verdict(&parts.headers, &tag) {
+        Verdict::Holds => Ok(reply::tagged(item.facts.masked.clone(), &tag, None)),
+        Verdict::Same => Ok(unchanged(&tag, None)),
+        Verdict::Changed => Err(Reason::EntryChanged.into()),
     }
 }
 
@@ -208,7 +208,7 @@ async fn changes(
     };
     let said = json::strict(&body).map_err(|error| malformed(&format!("the body is no JSON: {error}")))?;
     match said {
-        Value::Array(list) if list.len() > MANY => Err(malformed("a request has at most 1000 entries")),
+        Value::Array(list) if list.len() > MANY => Err(malformed("a request has at most 500 entries")),
         Value::Array(list) => Ok((list.into_iter().map(change).collect(), true)),
         one => Ok((vec![change(one)], false)),
     }
@@ -224,6 +224,16 @@ async fn read(lane: &Lane, upload: &Upload) -> Result<Vec<u8>, Refusal> {
         Ok(Err(BodyError::TooLarge)) => Err(Reason::EntriesTooLarge.into()),
         Ok(Err(error)) => Err(Refusal::because(Reason::ClientAborted, error.to_string())),
         Err(_) => Err(Reason::RequestTooSlow.into()),
+    }
+}
+
+/// The same in words for a program: what the store says is the operator's affair.
+fn cause(error: &AdminError) -> String {
+    match error {
+        AdminError::NotFound { name, .. } => format!("there is no entry `{name}`"),
+        AdminError::Exists { name, .. } => format!("there is an entry `{name}` already"),
+        AdminError::Changed | AdminError::Entry(_) => error.to_string(),
+        _ => public_text(Reason::StoreUnavailable.row().code).to_owned(),
     }
 }
 
@@ -270,7 +280,7 @@ fn report(rows: &[Row], good: StatusCode) -> Short {
             }
             line
         }
-        Err(error) => json!({ "name": name, "status": why(error).reason.row().status, "cause": error.to_string() }),
+        Err(error) => json!({ "name": name, "status": why(error).reason.row().status, "cause": cause(error) }),
     };
     let status = if rows.iter().all(|(_, outcome)| outcome.is_ok()) { good } else { StatusCode::MULTI_STATUS };
     reply::no_store(status, &Value::Array(rows.iter().map(line).collect()))
@@ -281,7 +291,7 @@ fn summary(rows: &[Row]) -> Short {
         Ok(_) => json!({ "name": name, "status": "DELETED" }),
         Err(error) => {
             let word = if matches!(error, AdminError::NotFound { .. }) { "NOT_FOUND" } else { "FAILED" };
-            json!({ "name": name, "status": word, "reason": error.to_string() })
+            json!({ "name": name, "status": word, "reason": cause(error) })
         }
     };
     let count = rows.iter().filter(|(_, outcome)| outcome.is_ok()).count();

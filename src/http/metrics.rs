@@ -3,6 +3,7 @@
 //! can make more of them.
 
 use super::Told;
+use super::destinations::ENDPOINT as DESTINATIONS;
 use crate::domain::reason::Reason;
 use crate::domain::route::Route;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
@@ -41,6 +42,11 @@ impl Registry {
             "flowgate_token_requests_total".into(),
             None,
             "requests to the token server by endpoint, result and inner reason".into(),
+        );
+        recorder.describe_counter(
+            "flowgate_lookups_total".into(),
+            None,
+            "requests to the Destination service's interface by result and inner reason".into(),
         );
         recorder.describe_counter(
             "flowgate_access_log_dropped_total".into(),
@@ -172,7 +178,9 @@ impl Metrics {
             Some(endpoint) => {
                 let names =
                     vec![Label::new("endpoint", endpoint), Label::new("result", result), Label::new("reason", reason)];
-                (self.registry.counter("flowgate_token_requests_total", names), endpoint.to_owned())
+                let metric =
+                    if endpoint == DESTINATIONS { "flowgate_lookups_total" } else { "flowgate_token_requests_total" };
+                (self.registry.counter(metric, names), endpoint.to_owned())
             }
             None => {
                 let route = labels.route.clone().unwrap_or_else(|| "none".into());

@@ -232,7 +232,7 @@ async fn send(
     headers.insert(HOST, HeaderValue::from_str(authority).map_err(|_| bad())?);
     headers.insert(USER_AGENT, HeaderValue::from_static("flowgate"));
     for (name, value) in &request.headers {
-        headers.append(name, value.clone());
+        headers.insert(name, value.clone());
     }
     let (head, body) = client::exchange(stream, message).await.map_err(|error| match error {
         ExchangeError::Http(error) => OutboundError::Http(authority.to_owned(), error),

@@ -9,8 +9,8 @@ use crate::domain::key::Key;
 use crate::domain::name::ArtifactName;
 use crate::domain::outlook::Kind;
 use crate::gateway::Mirror;
-use crate::gateway::administer::{Administration, signing};
-use crate::gateway::control::{Inbox, Managing, Order, Request};
+use crate::gateway::administer::{AdminError, Administration, signing};
+use crate::gateway::control::{Inbox, Managed, Managing, Order, Request};
 use crate::gateway::exchanger::Exchanger;
 use crate::http::access_log::LogWriter;
 use crate::http::admin::Health;
@@ -22,7 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -35,11 +36,16 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// Revocations that are committed together.
 const BATCH: usize = 64;
 
+/// What became of a request to change destinations, and who waits for it.
+type Finished = (Result<Vec<Managed>, AdminError>, oneshot::Sender<Vec<Managed>>);
+
 pub struct Control {
     pub store: Store,
     pub mirror: Mirror,
     pub site: Site,
     pub inbox: Inbox,
+    /// The change of destinations that is under way; the next one waits for it.
+    pub managing: JoinSet<Finished>,
     pub source: Source,
     pub health: Arc<Health>,
     pub registry: Registry,
@@ -50,6 +56,8 @@ pub struct Control {
     pub told: HashMap<ArtifactName, i64>,
     /// What keeps outbound credentials alive and fetches tokens for lookups.
     pub tasks: [JoinHandle<()>; 2],
+    /// Ends those.
+    pub drained: CancellationToken,
     /// What was read last, good or bad.
     pub seen: Digest,
     /// Held as long as this loop runs.
@@ -71,7 +79,8 @@ impl Control {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 Some(first) = self.inbox.orders.recv() => self.carry_out(first).await,
-                Some(managing) = self.inbox.managing.recv() => self.manage(managing).await,
+                Some(managing) = self.inbox.managing.recv(), if self.managing.is_empty() => self.manage(managing),
+                Some(Ok(finished)) = self.managing.join_next() => self.managed(finished).await,
                 () = self.store.changed() => self.catch_up().await,
                 _ = follow.tick() => self.follow(&mut follower).await,
                 _ = upkeep.tick() => self.upkeep().await,
@@ -91,7 +100,8 @@ impl Control {
         // who waits for a change hears that there will be none
         drop(self.inbox);
         self.site.close().await;
-        // an answer of a token service that is under way is still taken, and written down
+        // an answer of a token service that is under way is still written down
+        self.drained.cancel();
         for task in self.tasks {
             let _ = task.await;
         }
@@ -176,18 +186,28 @@ impl Control {
         writing.commit().await.map(|()| made)
     }
 
-    /// Changes destinations, one after the other, so that one that cannot be does not undo the others.
-    async fn manage(&mut self, managing: Managing) {
-        let Managing { sort, level, changes, done } = managing;
+    /// Changes destinations, in a task of its own: this loop has others to serve meanwhile.
+    fn manage(&mut self, managing: Managing) {
         let Some(config) = self.site.config() else { return };
-        let now = self.site.gateway().clock.now();
-        let admin = Administration { store: &self.store, origin: &config.origin, now };
-        let mut rows = Vec::with_capacity(changes.len());
-        for change in changes {
-            rows.push(admin.change_entry(sort, &level, change).await);
-        }
+        let (store, now) = (self.store.clone(), self.site.gateway().clock.now());
+        self.managing.spawn(async move {
+            let Managing { sort, level, changes, done } = managing;
+            let admin = Administration { store: &store, origin: &config.origin, now };
+            let rows = admin.change_entries(sort, &level, changes).await;
+            (rows, done)
+        });
+    }
+
+    /// Tells who has asked for changes, once they hold here.
+    async fn managed(&mut self, (rows, done): Finished) {
         self.catch_up().await;
-        let _ = done.send(rows);
+        match rows {
+            Ok(rows) => {
+                let _ = done.send(rows);
+            }
+            // the closed channel tells that the store took nothing
+            Err(error) => tracing::error!(%error, "destinations could not be changed"),
+        }
     }
 
     async fn upkeep(&mut self) {

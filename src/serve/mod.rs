@@ -9,13 +9,10 @@ mod watch;
 use crate::config::{self, Config, Loaded};
 use crate::gateway::administer::{AdminError, signing, tenant};
 use crate::gateway::control::Control;
-use crate::gateway::errands::Desk;
 use crate::gateway::exchanger::Exchanger;
-use crate::gateway::finder::Finder;
-use crate::gateway::keeper::Keeper;
-use crate::gateway::outbound::{Upkeep, Wants};
+use crate::gateway::outward::Outward;
 use crate::gateway::signer::Signer;
-use crate::gateway::{Clock, Gateway, Mirror, Outward};
+use crate::gateway::{Clock, Gateway, Mirror};
 use crate::http::access_log::LogWriter;
 use crate::http::admin::{Admin, Health, router};
 use crate::http::metrics::Registry;
@@ -29,6 +26,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, thiserror::Error)]
@@ -108,14 +106,10 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
 
     // the gateway over it
     let (control, inbox) = Control::new();
-    let (wants, wanted) = Wants::new();
     let exchanger = Exchanger::new(Policy::new(&config.outbound), options.clock.clone());
-    let keeper = Arc::new(Keeper::new(store.clone(), exchanger.clone(), "serve".into()));
+    let (outward, behind) = Outward::new(store.clone(), &state, &exchanger, "serve".into());
     let signer = Signer::start(options.lanes)?;
-    let (errands, desk) = Desk::new(exchanger.clone(), keeper.clone(), state.clone());
-    let finder = Finder::new(state.clone(), options.clock.clone(), wants.clone(), errands);
-    let outward = Outward { wants, finder };
-    let gateway = Arc::new(Gateway::new(state.clone(), options.clock.clone(), signer, control, outward));
+    let gateway = Arc::new(Gateway::new(state, options.clock.clone(), signer, control, outward));
     let registry = Registry::new().ok_or(ServeError::Metrics)?;
     let log = LogWriter::start(&config.access_log, options.log)?;
     let health = Arc::new(Health::default());
@@ -137,14 +131,16 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
     let admin = tokio::net::TcpListener::from_std(admin)?;
     let shutdown = stop.clone().cancelled_owned();
     tokio::spawn(async move { axum::serve(admin, app).with_graceful_shutdown(shutdown).await });
-    let upkeep = tokio::spawn(Upkeep::new(keeper, state, wanted).run(stop.clone()));
-    let desk = tokio::spawn(desk.run(stop.clone()));
+    // these serve the lanes until the last of them has drained
+    let drained = CancellationToken::new();
+    let tasks = behind.spawn(&drained);
     let source = watch::Source { path: options.config_path, env: options.env };
     let work = control::Control {
         store,
         mirror,
         site,
         inbox,
+        managing: JoinSet::new(),
         source,
         health,
         registry,
@@ -152,7 +148,8 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
         stop: stop.clone(),
         exchanger,
         told: HashMap::new(),
-        tasks: [upkeep, desk],
+        tasks,
+        drained,
         seen,
         lock,
     };

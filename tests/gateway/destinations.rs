@@ -1,8 +1,9 @@
 //! Destinations: looked up by programs, managed by operators, their tokens fetched once.
 
 use crate::stub::{Seen, Stub, form, reply};
-use crate::world::{HOLD, ROUTES, Reply, Sender, World, overlaid, time_until, until};
+use crate::world::{Connection, HOLD, ROUTES, Reply, Sender, World, overlaid, time_until, until};
 use serde_json::{Value, json};
+use std::io::Write;
 use std::net::TcpListener;
 
 const ROOT: &str = "/destination-configuration";
@@ -93,9 +94,13 @@ fn a_lookup_answers_as_programs_read_it() {
     let kept = found.header("cache-control").expect("told");
     assert!(kept.starts_with("private, max-age=35"), "{kept}");
 
-    let tag = found.header("etag").expect("a tag").to_owned();
-    let again = program.find("crm", &format!("If-None-Match: {tag}\r\n"));
-    assert_eq!((again.status, again.body.len()), (304, 0));
+    assert!(found.header("vary").is_some_and(|names| names.contains("authorization") && names.contains("x-tenant")));
+    // the tag changes with each half minute of the token's life, which may end right here
+    until("it is unchanged", || {
+        let tag = program.find("crm", "").header("etag").expect("a tag").to_owned();
+        let again = program.find("crm", &format!("If-None-Match: {tag}\r\n"));
+        tag.starts_with("W/") && again.status == 304 && again.body.is_empty()
+    });
     assert_eq!(program.find("crm", "If-Match: \"other\"\r\n").status, 412);
 
     let plain = program.send("GET", "/v1/destinations/crm?$skipTokenRetrieval=true&$skipCredentials=true", "", "");
@@ -218,11 +223,15 @@ fn a_code_is_used_once_for_each_lookup_and_its_answer_not_kept() {
     assert_eq!((&token["refresh_token"], &token["scope"]), (&json!("next"), &json!("a")));
     assert_eq!(found.header("cache-control"), Some("no-store"));
     assert_eq!(program.told("crm", "X-code: one\r\n")["value"], "t1", "asked again, since the program did");
+    let head = program.send("HEAD", "/v1/destinations/crm", "X-code: three\r\n", "");
+    assert_eq!((head.status, service.journal().len()), (200, 2), "an answer without a body costs no code");
+    let conditional = program.find("crm", "X-code: four\r\nIf-None-Match: *\r\nIf-Match: \"x\"\r\n");
+    assert_eq!((conditional.status, &conditional.json()["authTokens"][0]["value"]), (200, &json!("t2")));
 
     service.say(|_, _| reply("503 Service Unavailable", "{}"));
     let error = program.told("crm", "X-code: two\r\n")["error"].clone();
     assert!(error.as_str().expect("told").contains("answered 503"), "{error}");
-    assert_eq!(service.journal().len(), 3, "a failure is not tried again");
+    assert_eq!(service.journal().len(), 4, "a failure is not tried again");
 }
 
 #[test]
@@ -327,13 +336,16 @@ fn an_instance_sees_its_own_level_first_and_no_other_instances() {
     assert_eq!(one.send("POST", "/v1/instanceDestinations", "", &own.to_string()).status, 201);
     let told = |program: &Program<'_>, path: &str| {
         let said = program.send("GET", path, "", "").json();
-        (said["destinationConfiguration"]["Description"].clone(), said["owner"]["InstanceId"].is_string())
+        let within = &said["destinationConfiguration"]["$metadata"]["owner"]["destinations"][0];
+        let owned = said["owner"]["InstanceId"].is_string() || within["InstanceId"].is_string();
+        (said["destinationConfiguration"]["Description"].clone(), owned)
     };
     assert_eq!(told(&one, "/v1/destinations/crm"), (json!("own"), true));
     assert_eq!(told(&other, "/v1/destinations/crm"), (json!("all"), false));
     assert_eq!(told(&one, "/v2/destinations/crm@subaccount"), (json!("all"), false));
     assert_eq!(told(&one, "/v2/destinations/crm@instance?includeMetadata=owner"), (json!("own"), true));
-    assert!(one.send("GET", "/v2/destinations/crm", "", "").json().get("owner").is_none());
+    let plain = one.send("GET", "/v2/destinations/crm", "", "").json();
+    assert!(plain.get("owner").is_none() && plain["destinationConfiguration"].get("$metadata").is_none());
     assert_eq!(other.send("GET", "/v2/destinations/crm@instance", "", "").status, 404, "no falling back");
     assert_eq!(other.send("GET", "/v1/instanceDestinations", "", "").text(), "[]");
     let refused = world.cli(&["instance", "delete", "other"]);
@@ -416,6 +428,8 @@ fn a_fragment_lies_over_the_destination() {
     assert_eq!(configuration["FragmentName"], "test");
     assert_eq!(form(&service.journal()[0].body)["scope"], "test");
     assert_eq!(program.told("crm", "")["value"], "t1", "another token without it");
+    let many = (0..11).map(|at| format!("f{at}")).collect::<Vec<_>>().join(",");
+    assert_eq!(program.find("crm", &format!("X-fragment-name: {many}\r\n")).status, 400);
     assert_eq!(program.find("crm", "X-fragment-name: gone\r\n").status, 404);
     assert_eq!(program.find("crm", "X-fragment-name: gone\r\nX-fragment-optional: true\r\n").status, 200);
 }
@@ -454,6 +468,56 @@ fn an_assertion_comes_from_the_caller_or_from_another_destination() {
     program.store(&destination(&service, &json!({ "Name": "chain", "clientAssertion.destinationName": "crm" })));
     let error = program.told("chain", "")["error"].to_string();
     assert!(error.contains("cannot provide assertions"), "{error}");
+}
+
+#[test]
+fn what_is_behind_the_proxy_is_not_the_proxys_own_host() {
+    let service = service();
+    let proxy = format!("connectivity_proxy: {{ url: \"http://{}\" }}", service.address);
+    let world = World::with(ROUTES, &format!("outbound: {{ {proxy} }}\n"));
+    let program = Program::new(&world, "near");
+    let urls = ["http://169.254.169.254/token", "http://127.0.0.1:1/token", "https://localhost/token"];
+    for (at, url) in urls.iter().enumerate() {
+        let near = json!({ "Name": format!("d{at}"), "ProxyType": "OnPremise", "tokenServiceURL": url });
+        program.store(&destination(&service, &near));
+        assert!(program.told(&format!("d{at}"), "")["error"].is_string(), "{url}");
+    }
+    assert!(service.journal().is_empty());
+}
+
+#[test]
+fn a_token_service_that_is_silent_does_not_hold_up_other_lookups() {
+    let (world, service) = (world(), service());
+    let program = Program::new(&world, "apart");
+    let silent = TcpListener::bind("127.0.0.1:0").expect("an address");
+    let url = format!("http://{}/token", silent.local_addr().expect("an address"));
+    let code = json!({ "Name": "silent", "Authentication": "OAuth2AuthorizationCode", "tokenServiceURL": url });
+    program.store(&destination(&service, &code));
+    program.store(&destination(&service, &json!({})));
+    let lookup = |name: &str, code: usize| {
+        let head = format!("GET {ROOT}/v1/destinations/{name} HTTP/1.1\r\nHost: localhost\r\n");
+        format!("{head}Authorization: Bearer {}\r\nX-code: {code}\r\n\r\n", program.token)
+    };
+    let waiting: Vec<_> = (0..300)
+        .map(|code| {
+            let mut connection = world.connection();
+            connection.0.write_all(lookup("silent", code).as_bytes()).expect("sent");
+            connection
+        })
+        .collect();
+    // no more than so many wait for one service; the others hear so at once
+    let answered = |connection: &&Connection| {
+        connection.0.set_nonblocking(true).expect("set");
+        let there = connection.0.peek(&mut [0]).is_ok_and(|length| length > 0);
+        connection.0.set_nonblocking(false).expect("set");
+        there
+    };
+    until("those for whom there is no room are told", || waiting.iter().filter(answered).count() == 300 - 256);
+    assert_eq!(program.told("crm", "")["value"], "t0");
+    for connection in waiting.iter().filter(answered) {
+        let reply = Reply::read_one(&mut &connection.0);
+        assert!(reply.text().contains("busy"), "{}", reply.text());
+    }
 }
 
 #[test]
@@ -544,6 +608,7 @@ fn management_is_as_programs_expect_it_and_holds_at_once() {
     assert_eq!((changed.status, changed.json()), (200, json!({ "Count": 1 })));
     assert_eq!(program.find("a", "").json()["destinationConfiguration"]["scope"], "new", "at once");
     assert_eq!(send("PUT", "", &named("gone")).status, 404);
+    assert_eq!(program.send("PUT", all, "If-Match: *\r\n", &named("gone").to_string()).status, 412);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The answer to "Find Destination", as programs read it.
 
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt::Write;
 
 /// An entry of `authTokens`.
@@ -21,7 +21,6 @@ pub enum AuthToken {
 }
 
 /// A certificate that goes with a destination.
-#[derive(Debug)]
 pub struct Attached<'a> {
     pub name: &'a str,
     pub content: &'a str,
@@ -36,9 +35,21 @@ pub struct Owner<'a> {
 }
 
 impl Owner<'_> {
-    pub fn json(&self) -> String {
-        json!({ "SubaccountId": self.subaccount, "InstanceId": self.instance }).to_string()
+    pub fn json(&self) -> Value {
+        json!({ "SubaccountId": self.subaccount, "InstanceId": self.instance })
     }
+
+    /// With the name of what it owns.
+    pub fn of(&self, name: &str) -> Value {
+        json!({ "name": name, "SubaccountId": self.subaccount, "InstanceId": self.instance })
+    }
+}
+
+/// A configuration (JSON) with what version 2 says of its owners.
+pub fn with_owners(configuration: &str, destinations: &[Value], certificates: &[Value], fragments: &[Value]) -> String {
+    let owner = json!({ "destinations": destinations, "certificates": certificates, "fragments": fragments });
+    let inside = configuration.trim_end_matches('}');
+    format!("{inside},\"$metadata\":{}}}", json!({ "owner": owner }))
 }
 
 impl AuthToken {
@@ -107,7 +118,6 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::Value;
 
     proptest! {
         #[test]

@@ -5,10 +5,10 @@ use super::properties::Properties;
 use super::{Entry, Level, Sort, entry};
 use crate::crypto::digest::{Digest, hex, sha256};
 use imbl::OrdMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// An entry, unsealed and read.
-#[derive(Debug)]
 pub struct Item {
     pub sort: Sort,
     pub level: Level,
@@ -20,7 +20,6 @@ pub struct Item {
 }
 
 /// Properties with what follows from them.
-#[derive(Debug)]
 pub struct Facts {
     pub digest: Digest,
     /// The properties as JSON, whole and without secrets.
@@ -28,6 +27,19 @@ pub struct Facts {
     pub masked: String,
     /// What they mean, of a destination.
     pub meaning: Result<Destination, BadDestination>,
+}
+
+/// Values may be secrets: names alone are told.
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Item({})", Entry::id_of(self.sort, &self.level, &self.name))
+    }
+}
+
+impl fmt::Debug for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Facts({})", etag(&self.digest))
+    }
 }
 
 impl Facts {
@@ -52,7 +64,7 @@ impl Item {
     pub fn new(entry: &Entry, properties: Properties) -> Self {
         let facts = Arc::new(match entry.sort {
             Sort::Certificate => {
-                Facts::shown(&properties, &entry::public(&properties), Err(BadDestination::Missing("URL", "")))
+                Facts::shown(&properties, &entry::public(&properties), Err(BadDestination::NotADestination))
             }
             Sort::Destination | Sort::Fragment => Facts::of(&properties),
         });
@@ -89,11 +101,5 @@ impl Directory {
         let start = Entry::id_of(sort, level, "");
         let items = self.0.range(start.clone()..);
         items.map_while(move |(id, item)| id.starts_with(&start).then_some(item))
-    }
-
-    /// Destinations of a level that take their client assertions from this one.
-    pub fn users_of(&self, level: &Level, provider: &str) -> Vec<String> {
-        let uses = |item: &&Arc<Item>| item.properties.get("clientAssertion.destinationName") == Some(provider);
-        self.list(Sort::Destination, level).filter(uses).map(|item| item.name.clone()).collect()
     }
 }

@@ -13,6 +13,9 @@ use rustls_pki_types::CertificateDer;
 use secrecy::SecretString;
 use serde_json::Value;
 
+/// Entries of one sort and level.
+pub const MOST_ENTRIES: usize = 1_000;
+
 /// An entry that may be stored, with what is odd about it.
 #[derive(Debug)]
 pub struct Checked {
@@ -45,6 +48,8 @@ pub enum BadEntry {
     Used { name: String, level: Level, by: String },
     #[error("clientAssertion.destinationName is the destination itself")]
     OwnProvider,
+    #[error("there are {MOST_ENTRIES} entries of this sort and level already, and no more are kept")]
+    TooMany,
     #[error("securityMaterial is for the operator to set: flowgate destination put")]
     OperatorsOwn,
 }
@@ -113,7 +118,7 @@ pub fn public(properties: &Properties) -> Properties {
     let bytes = content(properties).unwrap_or_default();
     let chain = std::str::from_utf8(&bytes).ok().and_then(|text| x509::chain(text).ok());
     let own = chain.map(|chain| STANDARD.encode(chain.iter().map(|der| pem("CERTIFICATE", der)).collect::<String>()));
-    properties.with("Content", own)
+    properties.masked().with("Content", own)
 }
 
 #[cfg(test)]

@@ -84,6 +84,8 @@ pub struct TokenService {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadDestination {
+    #[error("the entry is no destination")]
+    NotADestination,
     #[error("property `{0}` is missing{1}")]
     Missing(&'static str, &'static str),
     #[error("Type `{0}` is not supported; use HTTP")]
@@ -184,6 +186,12 @@ impl Destination {
         let destination = reader.destination()?;
         reader.hint();
         Ok((destination, reader.warnings))
+    }
+
+    /// Whether a token request needs a PKCS#12 file opened.
+    pub fn packed(&self) -> bool {
+        let client = self.service().and_then(|service| service.keystore.as_ref());
+        [client, self.trust.as_ref()].into_iter().flatten().any(Keystore::packed)
     }
 
     pub fn service(&self) -> Option<&TokenService> {

@@ -10,8 +10,8 @@ const MOST: usize = 200;
 /// Bytes of a property's name and of its value.
 const LONGEST_NAME: usize = 255;
 const LONGEST_VALUE: usize = 16 * 1024;
-/// A keystore in base64.
-const LONGEST_CONTENT: usize = 256 * 1024;
+/// Bytes of all together; a keystore in base64 is the largest.
+const MOST_BYTES: usize = 96 * 1024;
 
 /// A flat map of texts. Any of them may hold a secret.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum BadProperties {
     NotAText(String),
     #[error("there are {0} properties; at most {MOST} are kept")]
     TooMany(usize),
+    #[error("the properties have {0} bytes together; at most {MOST_BYTES} are kept")]
+    TooLarge(usize),
     #[error("the name or value of property `{0}` is too long")]
     TooLong(String),
     #[error("property `{0}` holds a control character")]
@@ -46,15 +48,28 @@ const SECRETS: [&str; 6] = [
 ];
 /// What goes to the token service may well be secret.
 const SECRET_PREFIXES: [&str; 3] = ["tokenServiceURL.headers.", "tokenServiceURL.queries.", "tokenService.body."];
-const SECRET_WORDS: [&str; 6] = ["authorization", "password", "secret", "token", "apikey", "api-key"];
+/// The other properties of a token service and its like are none, whatever their names hold.
+const PLAIN_PREFIXES: [&str; 4] = ["tokenService", "clientAssertion.", "forwardAuthToken", "securityMaterial"];
+/// Words by which people name secrets, and names that are nothing else.
+const SECRET_WORDS: [&str; 11] = [
+    "authorization",
+    "password",
+    "passwd",
+    "secret",
+    "token",
+    "apikey",
+    "api-key",
+    "api_key",
+    "cookie",
+    "credential",
+    "-key",
+];
+const SECRET_NAMES: [&str; 4] = ["key", "sig", "signature", "code"];
 
 impl Properties {
     /// Reads an entry of a sort from JSON; its name is among the properties.
     pub fn parse(json: &Value, sort: Sort) -> Result<Self, BadProperties> {
         let members = json.as_object().ok_or(BadProperties::NotAnObject)?;
-        if members.len() > MOST {
-            return Err(BadProperties::TooMany(members.len()));
-        }
         let mut out = BTreeMap::new();
         for (name, value) in members {
             let shown = || name.chars().take(64).flat_map(char::escape_default).collect::<String>();
@@ -64,7 +79,7 @@ impl Properties {
                 Value::Null => continue,
                 _ => return Err(BadProperties::NotAText(shown())),
             };
-            let longest = if sort == Sort::Certificate && name == "Content" { LONGEST_CONTENT } else { LONGEST_VALUE };
+            let longest = if sort == Sort::Certificate && name == "Content" { MOST_BYTES } else { LONGEST_VALUE };
             if name.is_empty() || name.len() > LONGEST_NAME || text.len() > longest {
                 return Err(BadProperties::TooLong(shown()));
             }
@@ -78,7 +93,7 @@ impl Properties {
         match out.get(property) {
             None => Err(BadProperties::NoName(property)),
             Some(name) if !named(name) => Err(BadProperties::Name(property)),
-            Some(_) => Ok(Self(out)),
+            Some(_) => Self(out).bounded(),
         }
     }
 
@@ -105,12 +120,23 @@ impl Properties {
         self.0.keys().map(String::as_str)
     }
 
-    /// With a fragment's properties over these; the name stays.
-    pub fn under(&self, fragment: &Self) -> Self {
-        let mut out = self.0.clone();
-        let over = fragment.0.iter().filter(|(name, _)| *name != "Name");
-        out.extend(over.map(|(name, value)| (name.clone(), value.clone())));
-        Self(out)
+    /// With fragments' properties over these, the later over the earlier; the name stays.
+    pub fn under(&self, fragments: &[&Self]) -> Result<Self, BadProperties> {
+        let mut out = self.clone();
+        for fragment in fragments {
+            let over = fragment.0.iter().filter(|(name, _)| *name != "Name");
+            out.0.extend(over.map(|(name, value)| (name.clone(), value.clone())));
+        }
+        out.bounded()
+    }
+
+    fn bounded(self) -> Result<Self, BadProperties> {
+        let bytes: usize = self.0.iter().map(|(name, value)| name.len() + value.len()).sum();
+        match self.0.len() {
+            _ if bytes > MOST_BYTES => Err(BadProperties::TooLarge(bytes)),
+            count if count > MOST => Err(BadProperties::TooMany(count)),
+            _ => Ok(self),
+        }
     }
 
     /// With another value for a property, or without it.
@@ -142,12 +168,19 @@ impl fmt::Debug for Properties {
     }
 }
 
-/// Whether a property is kept from listings.
+/// Whether a property is kept from listings: rather one too many than one too few.
 fn secret(name: &str) -> bool {
-    let own = SECRETS.iter().any(|known| known.eq_ignore_ascii_case(name))
-        || SECRET_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-    let header = name.strip_prefix("URL.headers.").or_else(|| name.strip_prefix("URL.queries."));
-    own || header.is_some_and(|name| SECRET_WORDS.iter().any(|word| name.to_ascii_lowercase().contains(word)))
+    if SECRETS.iter().any(|known| known.eq_ignore_ascii_case(name))
+        || SECRET_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    {
+        return true;
+    }
+    if PLAIN_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+        return false;
+    }
+    let name = name.to_ascii_lowercase();
+    let last = name.rsplit('.').next().unwrap_or_default();
+    SECRET_WORDS.iter().any(|word| last.contains(word)) || SECRET_NAMES.contains(&last)
 }
 
 #[cfg(test)]
@@ -178,9 +211,14 @@ mod tests {
     #[test]
     fn listings_keep_secrets_to_themselves() {
         let json = json!({ "Name": "a", "clientSecret": "1", "Password": "2", "tokenService.body.x": "3",
-            "URL.headers.X-Api-Key": "4", "URL.headers.x-plain": "5", "KeyStorePassword": "6", "URL": "https://x" });
+            "URL.headers.X-Api-Key": "4", "URL.headers.x-plain": "5", "KeyStorePassword": "6", "URL": "https://x",
+            "URL.headers.Cookie": "7", "URL.queries.code": "8", "my.apiKey": "9", "tokenServiceURLType": "Common",
+            "URL.headers.Ocp-Apim-Subscription-Key": "10" });
         let properties = Properties::parse(&json, Sort::Destination).expect("taken");
-        assert_eq!(properties.masked().names().collect::<Vec<_>>(), ["Name", "URL", "URL.headers.x-plain"]);
+        assert_eq!(
+            properties.masked().names().collect::<Vec<_>>(),
+            ["Name", "URL", "URL.headers.x-plain", "tokenServiceURLType"]
+        );
         assert!(!format!("{properties:?}").contains("https"));
     }
 

@@ -32,8 +32,7 @@ pub struct Named {
 pub struct Question {
     pub skip_tokens: bool,
     pub skip_credentials: bool,
-    /// Whether the answer names the owner: always in v1.
-    pub owner: bool,
+    pub owner: Owned,
     pub fragments: Fragments,
     pub code: Option<SecretString>,
     pub redirect_uri: Option<String>,
@@ -45,6 +44,17 @@ pub struct Question {
     /// Type and value.
     pub assertion: Option<(String, SecretString)>,
     pub assertion_from: Option<String>,
+}
+
+/// Where the answer names the owner.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Owned {
+    /// As version 1 always does.
+    Beside,
+    /// Within the configuration, as version 2 does when it is asked to.
+    Within,
+    #[default]
+    Not,
 }
 
 /// What lies over the destination, in its order.
@@ -77,6 +87,8 @@ pub enum BadQuestion {
     Optional,
     #[error("X-fragment-optional does not go with several fragments")]
     OptionalOfMany,
+    #[error("X-fragment-name takes {MOST_FRAGMENTS} fragments at most, each once")]
+    Fragments,
     #[error("`{0}` cannot be the name of a fragment or destination")]
     Name(&'static str),
     #[error("fragments of the subaccount and of other levels do not go together")]
@@ -87,8 +99,11 @@ pub enum BadQuestion {
     Metadata,
 }
 
+/// Fragments of one lookup.
+const MOST_FRAGMENTS: usize = 10;
+
 /// Headers that a lookup reads.
-const HEADERS: [&str; 11] = [
+pub const HEADERS: [&str; 11] = [
     "x-code",
     "x-redirect-uri",
     "x-code-verifier",
@@ -131,7 +146,7 @@ impl Question {
         let text = |name: &str| said.get(name).map(|text| (*text).to_owned());
         let secret = |name: &str| said.get(name).map(|text| SecretString::from(*text));
         let mut question = Self {
-            owner: version == Version::V1,
+            owner: if version == Version::V1 { Owned::Beside } else { Owned::Not },
             fragments: Fragments::parse(version, &said)?,
             code: secret("x-code"),
             redirect_uri: said.get("x-redirect-uri").map(|text| decoded_once(text)),
@@ -167,10 +182,10 @@ impl Question {
                     self.skip_credentials = given().ok_or(BadQuestion::Flag("$skipCredentials"))?;
                 }
                 "includeMetadata" | "$includeMetadata" if version == Version::V2 => {
-                    self.owner = value == "owner";
-                    if !self.owner {
+                    if value != "owner" {
                         return Err(BadQuestion::Metadata);
                     }
+                    self.owner = Owned::Within;
                 }
                 _ => {}
             }
@@ -184,7 +199,11 @@ impl Fragments {
         let optional = flag(said.get("x-fragment-optional").copied()).ok_or(BadQuestion::Optional)?;
         let mut list = Vec::new();
         for text in said.get("x-fragment-name").into_iter().flat_map(|list| list.split(',')) {
-            list.push(Named::parse(version, text.trim()).ok_or(BadQuestion::Name("X-fragment-name"))?);
+            let one = Named::parse(version, text.trim()).ok_or(BadQuestion::Name("X-fragment-name"))?;
+            if list.len() == MOST_FRAGMENTS || list.contains(&one) {
+                return Err(BadQuestion::Fragments);
+            }
+            list.push(one);
         }
         if list.len() > 1 && said.contains_key("x-fragment-optional") {
             return Err(BadQuestion::OptionalOfMany);
@@ -312,6 +331,8 @@ mod tests {
             (&[("x-fragment-name", "a,b"), ("x-fragment-optional", "true")], "several fragments"),
             (&[("x-fragment-name", "a"), ("x-fragment-optional", "maybe")], "true or false"),
             (&[("x-fragment-name", "../a")], "cannot be the name"),
+            (&[("x-fragment-name", "a,b,a")], "each once"),
+            (&[("x-fragment-name", "a,b,c,d,e,f,g,h,i,j,k")], "10 fragments at most"),
             (&[("x-subject-token", "a")], "not supported"),
             (&[("x-chain-name", "a")], "not supported"),
         ] {
@@ -351,10 +372,10 @@ mod tests {
     fn the_query_says_what_to_leave_out() {
         let asked = |version, query| Question::parse(version, query, &HeaderMap::new());
         let question = asked(Version::V1, "%24skipTokenRetrieval=true&$skipCredentials=false").expect("asked");
-        assert_eq!((question.skip_tokens, question.skip_credentials, question.owner), (true, false, true));
+        assert_eq!((question.skip_tokens, question.skip_credentials, question.owner), (true, false, Owned::Beside));
         assert_eq!(asked(Version::V1, "$skipCredentials=1").err(), Some(BadQuestion::Flag("$skipCredentials")));
         let owner = |query| asked(Version::V2, query).map(|question| question.owner);
-        assert_eq!((owner(""), owner("includeMetadata=owner")), (Ok(false), Ok(true)));
+        assert_eq!((owner(""), owner("includeMetadata=owner")), (Ok(Owned::Not), Ok(Owned::Within)));
         assert_eq!(owner("includeMetadata=x"), Err(BadQuestion::Metadata));
     }
 

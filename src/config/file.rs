@@ -33,8 +33,8 @@ pub struct File {
     pub revocation: RevocationSection,
     /// Access tokens.
     pub tokens: TokensSection,
-    /// Token servers besides our own. Not part of this version: must be empty.
-    pub issuers: Vec<Value>,
+    /// Token servers besides our own, taken by the routes that list them.
+    pub issuers: Vec<IssuerSection>,
     /// Bounds on what outbound credentials may call.
     pub outbound: OutboundSection,
     /// One line for each request.
@@ -239,6 +239,27 @@ pub struct AccessLogSection {
     pub file: Option<String>,
 }
 
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[schemars(extend("required" = ["issuer", "jwks", "audience"]))]
+#[serde(default, deny_unknown_fields)]
+pub struct IssuerSection {
+    /// The claim `iss` of its tokens, to the letter.
+    pub issuer: String,
+    /// Its key set: an https URL, or a file.
+    pub jwks: String,
+    /// What the claim `aud` of tokens for this gateway names.
+    pub audience: String,
+    /// The claim that holds the roles, an array or a text with blanks; dots lead into it, as in
+    /// realm_access.roles.
+    pub roles_claim: String,
+}
+
+impl Default for IssuerSection {
+    fn default() -> Self {
+        Self { issuer: String::new(), jwks: String::new(), audience: String::new(), roles_claim: "scope".into() }
+    }
+}
+
 /// How a line of the access log looks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -337,6 +358,8 @@ pub struct RouteSection {
     pub max_body: Option<String>,
     /// Forward the caller's token to the backend.
     pub keep_token: bool,
+    /// Whose tokens are taken: names of `issuers`, and `own` (default: own alone).
+    pub issuers: Option<Vec<String>>,
     /// Protection against forged calls (default pass: X-CSRF-Token is the backend's affair).
     pub csrf: CsrfWord,
     /// The name of an outbound credential whose token the backend gets in place of the caller's.

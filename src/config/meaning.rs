@@ -53,13 +53,13 @@ impl<'a> Meaning<'a> {
         let limits = self.limits(&said.limits);
         let store = self.store(said);
         let outbound = self.outbound(&said.outbound);
-        self.not_in_this_version(said);
+        let issuers = self.issuers(said, &origin);
         let backends = self.backends(&said.backends, &listeners, admin);
         let route_cas = self.route_cas(&said.routes);
         let crls = std::mem::take(&mut self.crls);
         let lists = route_cas.iter().map(|list| self.trust(list.as_deref()?, &crls, revocation)).collect::<Vec<_>>();
         self.trust(&trusted_cas, &crls, revocation);
-        let routes = self.routes(&said.routes, &backends, &lists);
+        let routes = self.routes(&said.routes, (&backends, &issuers), &lists);
         // written, not read: it is no reason to load again
         let file = said.access_log.file.as_ref().map(|file| self.base.join(file));
         let access_log = AccessLog { format: said.access_log.format, file };
@@ -75,6 +75,7 @@ impl<'a> Meaning<'a> {
             crls,
             revocation,
             outbound,
+            issuers,
             access_log,
             tokens,
             limits,
@@ -282,7 +283,7 @@ impl<'a> Meaning<'a> {
         }
     }
 
-    fn read(&mut self, pointer: &str, text: &str) -> Option<String> {
+    pub(super) fn read(&mut self, pointer: &str, text: &str) -> Option<String> {
         let path = self.path(text);
         match self.text(&path) {
             Ok(text) => Some(text),
@@ -385,15 +386,5 @@ impl<'a> Meaning<'a> {
             }
         };
         StoreSetting { path, master_key }
-    }
-
-    fn not_in_this_version(&mut self, said: &File) {
-        if !said.issuers.is_empty() {
-            self.error(
-                "/issuers",
-                "token servers besides our own are not part of this version",
-                "leave `issuers` empty",
-            );
-        }
     }
 }

@@ -5,6 +5,7 @@ mod authorities;
 pub mod disk;
 pub mod fault;
 pub mod file;
+mod issuers;
 mod meaning;
 mod routing;
 mod schema;
@@ -16,6 +17,7 @@ use crate::crypto::identity::Identity;
 use crate::crypto::keyring::Algorithm;
 use crate::crypto::trust::Revocation;
 use crate::crypto::x509::{Certificate, Crl};
+use crate::domain::issuer::Issuer;
 use crate::domain::key::Origin;
 use crate::domain::name::ArtifactName;
 use crate::domain::route::Route;
@@ -45,6 +47,7 @@ pub struct Config {
     pub crls: Vec<Crl>,
     pub revocation: Revocation,
     pub outbound: Outbound,
+    pub issuers: Vec<Issuer>,
     pub access_log: AccessLog,
     pub tokens: Tokens,
     pub limits: Limits,

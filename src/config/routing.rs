@@ -7,6 +7,7 @@ use super::{Listener, SharedBackend};
 use crate::crypto::dn::Dn;
 use crate::crypto::trust::Trust;
 use crate::crypto::x509::Names;
+use crate::domain::issuer::Issuer;
 use crate::domain::name::{ArtifactName, RoleName, did_you_mean};
 use crate::domain::role::DEFAULT_ROLE;
 use crate::domain::route::{Accepts, Authorization, Backend, Outbound, Pattern, Route, Server};
@@ -66,7 +67,7 @@ impl Meaning<'_> {
     pub(super) fn routes(
         &mut self,
         said: &[RouteSection],
-        backends: &HashMap<String, SharedBackend>,
+        (backends, issuers): (&HashMap<String, SharedBackend>, &[Issuer]),
         lists: &[Option<Arc<Trust>>],
     ) -> Vec<Route> {
         let mut out: Vec<(usize, Route)> = Vec::new();
@@ -80,7 +81,7 @@ impl Meaning<'_> {
                     "give each route its own name",
                 );
             }
-            let route = self.route(&pointer, one, backends);
+            let route = self.route(&pointer, one, backends, issuers);
             let trust = lists.get(index).cloned().flatten();
             out.extend(route.map(|route| (index, Route { trust, ..route })));
         }
@@ -93,6 +94,7 @@ impl Meaning<'_> {
         pointer: &str,
         said: &RouteSection,
         backends: &HashMap<String, SharedBackend>,
+        issuers: &[Issuer],
     ) -> Option<Route> {
         let role = said.user_role.as_deref().unwrap_or(DEFAULT_ROLE);
         let role = RoleName::parse(role)
@@ -146,6 +148,7 @@ impl Meaning<'_> {
             max_body,
             keep_token: said.keep_token,
             csrf: said.csrf == CsrfWord::Protect,
+            issuers: self.accepted(pointer, said, issuers),
             accepts: self.accepts(pointer, said),
             trust: None,
             credential: self.credential(pointer, said),

@@ -8,6 +8,7 @@ pub mod dn;
 pub mod examine;
 pub mod identity;
 pub mod json;
+pub mod jwks;
 pub mod jws;
 pub mod keyring;
 pub mod random;

@@ -53,6 +53,8 @@ pub struct Caller {
 pub struct Identity {
     pub client_id: HeaderValue,
     pub roles: HeaderValue,
+    /// Who says so, if not we: client ids of one issuer mean nothing to another.
+    pub issuer: Option<HeaderValue>,
 }
 
 impl Caller {
@@ -60,6 +62,17 @@ impl Caller {
         let held = |role: &String| instance.roles.iter().any(|name| name.as_str() == role);
         let roles = claims.roles.iter().filter(|role| held(role)).cloned().collect();
         Self::new(claims.client_id.clone(), claims.key_id.clone(), roles, Some(claims)).ok_or(Reason::TokenClaims)
+    }
+
+    /// A caller with a token of another issuer, whose roles are all that it says.
+    pub fn of_issuer(claims: Arc<Claims>) -> Result<Self, Reason> {
+        let roles = claims.roles.clone();
+        Self::new(claims.client_id.clone(), String::new(), roles, Some(claims)).ok_or(Reason::TokenClaims)
+    }
+
+    /// Who issued its token, if not we.
+    pub fn issuer(&self) -> Option<&Arc<str>> {
+        self.claims.as_ref()?.issuer.as_ref()
     }
 
     /// A caller that proved to hold a service key and brought no token.
@@ -75,7 +88,9 @@ impl Caller {
 
     fn new(client_id: String, key_id: String, roles: Vec<String>, claims: Option<Arc<Claims>>) -> Option<Self> {
         let header = |text: &str| HeaderValue::from_str(text).ok();
-        let identity = Identity { client_id: header(&client_id)?, roles: header(&roles.join(","))? };
+        let issuer = claims.as_ref().and_then(|claims| claims.issuer.as_deref());
+        let issuer = issuer.map(|name| header(name).ok_or(())).transpose().ok()?;
+        let identity = Identity { client_id: header(&client_id)?, roles: header(&roles.join(","))?, issuer };
         Some(Self { client_id, key_id, claims, roles, identity })
     }
 }
@@ -213,6 +228,7 @@ mod tests {
     use super::*;
     use crate::crypto::digest::Keyed;
     use crate::domain::instance::Plan;
+    use crate::domain::issuer::Accepted;
     use crate::domain::name::{InstanceName, RoleName};
     use crate::domain::route::{Accepts, Pattern};
     use http::{HeaderMap, Method};
@@ -228,6 +244,7 @@ mod tests {
             max_body: 10,
             keep_token: false,
             csrf: false,
+            issuers: Accepted::default(),
             accepts: Accepts::default(),
             trust: None,
             credential: None,
@@ -240,6 +257,7 @@ mod tests {
             client_id: "c".into(),
             instance_id: "i".into(),
             key_id: "k".into(),
+            issuer: None,
             roles: token.iter().map(|role| (*role).to_owned()).collect(),
             bound_to: None,
             issued_at: 0,

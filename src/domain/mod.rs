@@ -11,6 +11,7 @@ pub mod destination;
 pub mod exchange;
 pub mod grant;
 pub mod instance;
+pub mod issuer;
 pub mod key;
 pub mod material;
 pub mod name;

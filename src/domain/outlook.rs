@@ -201,6 +201,7 @@ mod tests {
             max_body: 1,
             keep_token: false,
             csrf: false,
+            issuers: crate::domain::issuer::Accepted::default(),
             accepts: Accepts::default(),
             trust: None,
             credential: None,

@@ -1,5 +1,6 @@
 //! Routes: published paths, the role each needs, the backend behind it. The longest match wins.
 
+use super::issuer::Accepted;
 use super::name::{ArtifactName, RoleName};
 use super::path::NormalPath;
 use crate::crypto::trust::Trust;
@@ -69,6 +70,8 @@ pub struct Route {
     pub keep_token: bool,
     /// Whether changing calls need a token that a reading one has fetched.
     pub csrf: bool,
+    /// Whose tokens are taken.
+    pub issuers: Accepted,
     pub accepts: Accepts,
     /// The CAs that must vouch for client certificates here.
     pub trust: Option<Arc<Trust>>,
@@ -204,6 +207,7 @@ mod tests {
             max_body: 1,
             keep_token: false,
             csrf: false,
+            issuers: Accepted::default(),
             accepts: Accepts::default(),
             trust: None,
             credential: None,

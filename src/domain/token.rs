@@ -9,6 +9,7 @@ use crate::crypto::random;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// Bytes of a token that are looked at; ours have about 1,500.
 pub const MAX_TOKEN: usize = 16 * 1024;
@@ -59,8 +60,11 @@ pub fn claims(
 pub struct Claims {
     pub jti: String,
     pub client_id: String,
+    /// Empty for a token of another issuer, and so is the key.
     pub instance_id: String,
     pub key_id: String,
+    /// Who issued it, if not we.
+    pub issuer: Option<Arc<str>>,
     /// Bare role names.
     pub roles: Vec<String>,
     /// SHA-256 of the certificate that must come with the token.
@@ -79,7 +83,7 @@ pub struct Expected {
 }
 
 /// The last second that a time claim may name: far beyond any token, well inside every type.
-const LATEST: i64 = 1 << 40;
+pub(super) const LATEST: i64 = 1 << 40;
 
 impl Expected {
     /// Everything that stays true as time goes on.
@@ -118,6 +122,7 @@ impl Expected {
             jti: required("jti")?,
             instance_id: ours("serviceinstanceid")?,
             key_id: ours("servicekeyid")?,
+            issuer: None,
             roles: roles.collect(),
             bound_to: bound_to(claims.get("cnf"))?,
             client_id,
@@ -146,7 +151,7 @@ pub fn confirmation(thumbprint: &Digest) -> Value {
 }
 
 /// A confirmation of another kind than ours cannot be checked, so it is not one that holds.
-fn bound_to(confirmation: Option<&Value>) -> Result<Option<Digest>, Reason> {
+pub(super) fn bound_to(confirmation: Option<&Value>) -> Result<Option<Digest>, Reason> {
     let Some(confirmation) = confirmation else { return Ok(None) };
     let members = confirmation.as_object().filter(|members| members.len() == 1).ok_or(Reason::TokenClaims)?;
     let thumbprint = members.get("x5t#S256").and_then(Value::as_str).ok_or(Reason::TokenClaims)?;

@@ -3,6 +3,7 @@
 use super::cache::{Judged, LaneTokens, Verified};
 use super::certificate::{Proves, believed};
 use super::control::Order;
+use super::issuers::Foreign;
 use super::keeper::Held;
 use super::state::Settings;
 use super::{Gateway, state::State};
@@ -13,6 +14,7 @@ use crate::domain::authorization::{Callback, Ended};
 use crate::domain::csrf;
 use crate::domain::decision::{Answer, Asked, Caller, Decision, Target, decide};
 use crate::domain::grant::{Proof, basic};
+use crate::domain::issuer::{Accepted, access_token};
 use crate::domain::path::NormalPath;
 use crate::domain::reason::Reason;
 use crate::domain::route::{Authorization, Outbound, Route};
@@ -22,6 +24,7 @@ use crate::net::peer::{Peer, PeerCertificate};
 use http::header::{self, HeaderMap};
 use http::uri::PathAndQuery;
 use http::{Method, Uri};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// One call as it came, still to be judged.
@@ -116,6 +119,20 @@ impl Gateway {
         }
     }
 
+    /// After a token was refused because its key is not known: true if its issuer, one besides us,
+    /// has published the key meanwhile.
+    pub async fn key_published(&self, headers: &HeaderMap) -> bool {
+        let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let compact = token.and_then(|text| token_of(text).ok()).and_then(|token| Compact::parse(token).ok());
+        let Some(compact) = compact else { return false };
+        let issuer = compact.claims.get("iss").and_then(Value::as_str).unwrap_or_default();
+        let known = self.state.issuers.load().get_key_value(issuer).map(|(name, _)| name.clone());
+        match known {
+            Some(name) => self.keys.fetched(&name, &compact.kid).await,
+            None => false,
+        }
+    }
+
     /// Finishes an authorization by what a browser brought back from a provider.
     pub async fn redeem(&self, callback: Callback) -> Ended {
         self.wants.redeem(callback).await
@@ -163,7 +180,7 @@ impl Gateway {
         }
         let accepts = route.accepts;
         let answer = if accepts.basic { self.basic(call) } else { Answer::Nothing };
-        let answer = answer.or_else(|| self.bearer(tokens, call, epoch, now));
+        let answer = answer.or_else(|| self.bearer(tokens, call, &route.issuers, epoch, now));
         let answer =
             answer.or_else(|| if accepts.certificate { self.certificate(call, route, now) } else { Answer::Nothing });
         match answer {
@@ -174,7 +191,14 @@ impl Gateway {
     }
 
     /// The bearer authenticator (RFC 6750).
-    pub(super) fn bearer(&self, tokens: &LaneTokens, call: &Call<'_>, epoch: u64, now: i64) -> Answer<Arc<Caller>> {
+    pub(super) fn bearer(
+        &self,
+        tokens: &LaneTokens,
+        call: &Call<'_>,
+        accepted: &Accepted,
+        epoch: u64,
+        now: i64,
+    ) -> Answer<Arc<Caller>> {
         let mut fields = call.headers.get_all(header::AUTHORIZATION).iter();
         let Some(value) = fields.next() else { return Answer::Nothing };
         if fields.next().is_some() {
@@ -184,6 +208,12 @@ impl Gateway {
         let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Reason::TokenMalformed.into());
         let token = text.and_then(token_of);
         let caller = token.and_then(|token| self.caller(tokens, token, epoch, now));
+        let caller =
+            caller.and_then(
+                |caller| {
+                    if accepted.takes(caller.issuer()) { Ok(caller) } else { Err(Reason::TokenIssuer.into()) }
+                },
+            );
         Answer::of(caller.and_then(|caller| self.bound(call, &caller, now).map(|()| caller)))
     }
 
@@ -266,7 +296,7 @@ impl Gateway {
         }
         if let Some(known) = tokens.get(token) {
             known.verified.claims.current(now, leeway)?;
-            let current = Arc::ptr_eq(&known.verified.settings, &self.state.settings.load_full());
+            let current = known.verified.current(&self.state, &self.state.settings.load());
             if current && let Ok(caller) = judge(&self.state, &known.verified) {
                 tokens.put(token, Judged { caller: caller.clone(), epoch, ..known });
                 return Ok(caller);
@@ -287,7 +317,7 @@ impl Gateway {
         }
         let settings = self.state.settings.load_full();
         let digest = sha256(token.as_bytes());
-        if let Some(known) = self.tokens.get(&digest).filter(|known| Arc::ptr_eq(&known.settings, &settings)) {
+        if let Some(known) = self.tokens.get(&digest).filter(|known| known.current(&self.state, &settings)) {
             return Ok(known);
         }
         let verified = verify_token(&self.state, settings, token)?;
@@ -305,6 +335,10 @@ fn verify_token(state: &State, settings: Arc<Settings>, token: &str) -> Result<V
         };
         Refusal::because(reason, error.to_string())
     })?;
+    let issuer = compact.claims.get("iss").and_then(Value::as_str).unwrap_or_default();
+    if let Some(foreign) = state.issuers.load().get(issuer) {
+        return verify_foreign(foreign, settings, &compact);
+    }
     if compact.typ != "JWT" {
         return Err(Reason::TokenType.into());
     }
@@ -317,13 +351,44 @@ fn verify_token(state: &State, settings: Arc<Settings>, token: &str) -> Result<V
         return Err(Reason::TokenSignature.into());
     }
     let claims = settings.expected.identity(&compact.claims)?;
-    Ok(Verified { claims: Arc::new(claims), kid: key.kid.as_str().into(), settings })
+    Ok(Verified { claims: Arc::new(claims), kid: key.kid.as_str().into(), settings, foreign: None })
+}
+
+/// A token of another issuer, held against that issuer's keys alone (RFC 9068, 4).
+fn verify_foreign(foreign: &Arc<Foreign>, settings: Arc<Settings>, compact: &Compact<'_>) -> Result<Verified, Refusal> {
+    if !access_token(&compact.typ) {
+        return Err(Reason::TokenType.into());
+    }
+    let name = &foreign.issuer.name;
+    match foreign.keys.load().verifies(compact) {
+        None => {
+            return Err(Refusal::because(
+                Reason::TokenKeyUnknown,
+                format!("issuer {name}, kid {}", compact.kid.escape_default()),
+            ));
+        }
+        Some(false) => return Err(Reason::TokenSignature.into()),
+        Some(true) => {}
+    }
+    let claims = foreign.issuer.identity(&compact.claims)?;
+    Ok(Verified {
+        claims: Arc::new(claims),
+        kid: compact.kid.as_str().into(),
+        settings,
+        foreign: Some(foreign.clone()),
+    })
 }
 
 /// What the present state makes of a verified token: its signing key, its client and the key it
 /// was got with must still be there, and it must not be revoked.
 pub(super) fn judge(state: &State, verified: &Verified) -> Result<Arc<Caller>, Refusal> {
     let claims = &verified.claims;
+    if let Some(foreign) = &verified.foreign {
+        if !foreign.keys.load().has(&verified.kid) {
+            return Err(Reason::TokenKeyUnknown.into());
+        }
+        return Ok(Arc::new(Caller::of_issuer(claims.clone())?));
+    }
     if state.keyring.load().find(&verified.kid).is_none() {
         return Err(Reason::TokenKeyUnknown.into());
     }

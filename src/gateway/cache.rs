@@ -2,7 +2,8 @@
 //! lanes do not verify the same token again. Only identity is remembered; roles, route and time
 //! are judged on every call.
 
-use super::state::Settings;
+use super::issuers::Foreign;
+use super::state::{Settings, State};
 use crate::crypto::digest::Digest;
 use crate::domain::decision::Caller;
 use crate::domain::token::Claims;
@@ -20,6 +21,18 @@ pub struct Verified {
     pub claims: Arc<Claims>,
     pub kid: Arc<str>,
     pub settings: Arc<Settings>,
+    /// The issuer, if it is another than we.
+    pub foreign: Option<Arc<Foreign>>,
+}
+
+impl Verified {
+    /// Whether what it was verified by is what counts now.
+    pub fn current(&self, state: &State, settings: &Arc<Settings>) -> bool {
+        let same = |one: &Arc<Foreign>| {
+            state.issuers.load().get(&one.issuer.name).is_some_and(|present| Arc::ptr_eq(one, present))
+        };
+        Arc::ptr_eq(&self.settings, settings) && self.foreign.as_ref().is_none_or(same)
+    }
 }
 
 /// A verified token with what the state of one epoch made of it.

@@ -13,6 +13,7 @@ use crate::domain::destination::meaning::Destination;
 use crate::domain::destination::recipe::{Errand, Terms};
 use crate::domain::exchange::{Granted, Trouble};
 use crate::net::outbound::{Sending, Times, Via};
+use http::Method;
 use http::header::{HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 use moka::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
@@ -287,7 +288,8 @@ impl Runner {
         let Errand { target, request, identity, cas, secrets, connect, answer, .. } = errand;
         let connect = Duration::from_secs(connect);
         let times = Times { connect, whole: connect + Duration::from_secs(answer) };
-        let sending = Sending { target: &target, request: &request, identity, cas: &cas, times, via: via.as_ref() };
+        let (method, target, request) = (Method::POST, &target, &request);
+        let sending = Sending { method, target, request, identity, cas: &cas, times, via: via.as_ref() };
         self.exchanger.send(sending, &secrets).await
     }
 

@@ -1,9 +1,11 @@
 //! Sends token requests for all who need one, and reads the answers.
 
 use super::Clock;
+use crate::crypto::jwks::KeySet;
 use crate::domain::artifact::Secrets;
 use crate::domain::exchange::{self, Answer, Granted, Trouble};
-use crate::net::outbound::{OutboundError, Policy, Sending, post};
+use crate::domain::target::Target;
+use crate::net::outbound::{OutboundError, Policy, Sending, call, get};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 
@@ -17,10 +19,19 @@ impl Exchanger {
         Arc::new(Self { policy: ArcSwap::from_pointee(policy), clock })
     }
 
+    /// A provider's key set.
+    pub async fn key_set(&self, url: &Target) -> Result<KeySet, String> {
+        let answered = get(url, &self.policy.load_full()).await.map_err(|error| error.to_string())?;
+        match answered.status {
+            200 => KeySet::parse(&answered.body).map_err(|error| error.to_string()),
+            status => Err(format!("it answered {status}")),
+        }
+    }
+
     /// One exchange. `secrets` never come back in what is told of a failure.
     pub async fn send(&self, sending: Sending<'_>, secrets: &Secrets) -> Result<Granted, Trouble> {
         let policy = self.policy.load_full();
-        let answered = post(sending, &policy).await.map_err(|error| unanswered(&error))?;
+        let answered = call(sending, &policy).await.map_err(|error| unanswered(&error))?;
         let answer = Answer {
             status: answered.status,
             retry_after: answered.header("retry-after"),

@@ -171,6 +171,10 @@ impl Gateway {
         let verified = self.verify(token)?;
         verified.claims.current(self.clock.now(), verified.settings.expected.leeway)?;
         judge(&self.state, &verified)?;
+        // what others have issued is theirs to tell of and to revoke
+        if verified.claims.issuer.is_some() {
+            return Err(Reason::TokenIssuer.into());
+        }
         Ok(verified.claims)
     }
 

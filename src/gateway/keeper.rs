@@ -11,7 +11,7 @@ use crate::domain::credential::{CredentialState, Need, Refresh};
 use crate::domain::exchange::{self, Ask, Granted, Trouble};
 use crate::net::outbound::{Sending, Times};
 use crate::store::{Lease, Store, StoreError};
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 use std::time::Duration;
@@ -354,7 +354,8 @@ impl Keeper {
             cas.extend(x509::chain(pem).map_err(|error| lasting(error.to_string()))?);
         }
         let (target, request) = (&artifact.token_url, &request);
-        let sending = Sending { target, request, identity, cas: &cas, times: Times::default(), via: None };
+        let sending =
+            Sending { method: Method::POST, target, request, identity, cas: &cas, times: Times::default(), via: None };
         self.exchanger.send(sending, &secrets).await
     }
 }

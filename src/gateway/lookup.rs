@@ -10,6 +10,7 @@ use crate::domain::decision::{Answer, Caller};
 use crate::domain::destination::question::{Named, Question};
 use crate::domain::destination::{Level, Sort};
 use crate::domain::instance::Plan;
+use crate::domain::issuer::Accepted;
 use crate::domain::reason::Reason;
 use crate::domain::trail::Refusal;
 use secrecy::{ExposeSecret, SecretString};
@@ -19,7 +20,7 @@ impl Gateway {
     /// The caller behind a bearer token of an instance of plan `destination`, and the instance's id.
     pub fn program(&self, tokens: &LaneTokens, call: &Call<'_>) -> Result<(Arc<Caller>, String), Refusal> {
         let (now, epoch) = (self.clock.now(), self.state.epoch());
-        let caller = match self.bearer(tokens, call, epoch, now) {
+        let caller = match self.bearer(tokens, call, &Accepted::default(), epoch, now) {
             Answer::Proven(caller) => caller,
             Answer::Refused(refusal) => return Err(refusal),
             Answer::Nothing => return Err(Reason::TokenMissing.into()),

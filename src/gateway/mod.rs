@@ -10,6 +10,7 @@ pub mod errands;
 pub mod exchanger;
 pub mod finder;
 mod issue;
+pub mod issuers;
 pub mod keeper;
 mod lookup;
 mod mirror;
@@ -27,6 +28,7 @@ pub use mirror::{Mirror, MirrorError};
 use cache::SharedTokens;
 use control::Control;
 use finder::Finder;
+use issuers::Keys;
 use outbound::Wants;
 use outward::Outward;
 use signer::Signer;
@@ -48,11 +50,12 @@ pub struct Gateway {
     control: Control,
     wants: Wants,
     finder: Finder,
+    keys: Keys,
 }
 
 impl Gateway {
     pub fn new(state: Arc<State>, clock: Arc<dyn Clock>, signer: Signer, control: Control, outward: Outward) -> Self {
-        let Outward { wants, finder } = outward;
+        let Outward { wants, finder, keys } = outward;
         Self {
             state,
             clock,
@@ -62,6 +65,7 @@ impl Gateway {
             control,
             wants,
             finder,
+            keys,
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::errands::Desk;
 use super::exchanger::Exchanger;
 use super::finder::Finder;
+use super::issuers::{Keys, Librarian};
 use super::keeper::Keeper;
 use super::outbound::{Upkeep, Wants};
 use super::state::State;
@@ -15,12 +16,14 @@ use tokio_util::sync::CancellationToken;
 pub struct Outward {
     pub wants: Wants,
     pub finder: Finder,
+    pub keys: Keys,
 }
 
 /// What serves them.
 pub struct Behind {
     upkeep: Upkeep,
     desk: Desk,
+    librarian: Librarian,
 }
 
 impl Outward {
@@ -30,13 +33,16 @@ impl Outward {
         let keeper = Arc::new(Keeper::new(store, exchanger.clone(), holder));
         let (errands, desk) = Desk::new(exchanger.clone(), wants.clone(), state.clone());
         let finder = Finder::new(state.clone(), exchanger.clock.clone(), wants.clone(), errands);
-        (Self { wants, finder }, Behind { upkeep: Upkeep::new(keeper, state.clone(), wanted), desk })
+        let (keys, librarian) = Librarian::new(exchanger.clone(), state.clone());
+        let upkeep = Upkeep::new(keeper, state.clone(), wanted);
+        (Self { wants, finder, keys }, Behind { upkeep, desk, librarian })
     }
 }
 
 impl Behind {
     /// Runs until `stop`.
-    pub fn spawn(self, stop: &CancellationToken) -> [JoinHandle<()>; 2] {
-        [tokio::spawn(self.upkeep.run(stop.clone())), tokio::spawn(self.desk.run(stop.clone()))]
+    pub fn spawn(self, stop: &CancellationToken) -> [JoinHandle<()>; 3] {
+        let librarian = tokio::spawn(self.librarian.run(stop.clone()));
+        [tokio::spawn(self.upkeep.run(stop.clone())), tokio::spawn(self.desk.run(stop.clone())), librarian]
     }
 }

@@ -1,5 +1,6 @@
 //! What the lanes read: one snapshot per part, swapped whole, and the epoch that counts the swaps.
 
+use super::issuers::Issuers;
 use super::outbound::Credentials;
 use crate::config::{Config, Limits};
 use crate::crypto::digest::{Digest, Keyed};
@@ -73,6 +74,8 @@ pub struct State {
     pub authorities: ArcSwap<Authorities>,
     pub revoked: ArcSwap<Revoked>,
     pub destinations: ArcSwap<Directory>,
+    /// Token servers besides our own.
+    pub issuers: ArcSwap<Issuers>,
     /// Outbound credentials with their tokens.
     pub credentials: ArcSwap<Credentials>,
     pub settings: ArcSwap<Settings>,
@@ -100,6 +103,7 @@ impl State {
             authorities: ArcSwap::from_pointee(authorities),
             revoked: ArcSwap::default(),
             destinations: ArcSwap::default(),
+            issuers: ArcSwap::default(),
             credentials: ArcSwap::default(),
             settings: ArcSwap::from_pointee(settings),
             limits: ArcSwap::from_pointee(limits),

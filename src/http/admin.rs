@@ -55,7 +55,9 @@ async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Respons
     let stale = !admin.health.config_current.load(Ordering::Relaxed);
     let stale = stale.then(|| "the configuration on disk is faulty; an earlier one is in use".to_owned());
     let credentials = admin.gateway.state.credentials.load();
-    let warnings = stale.into_iter().chain(credentials.values().filter_map(|one| one.warning(now)));
+    let issuers = admin.gateway.state.issuers.load();
+    let issuers = issuers.values().filter_map(|one| one.warning(now));
+    let warnings = stale.into_iter().chain(credentials.values().filter_map(|one| one.warning(now))).chain(issuers);
     let listed: Vec<_> = checks.iter().map(|(name, good)| json!({ "check": name, "ok": good })).collect();
     let body = json!({ "ready": ready, "checks": listed, "warnings": warnings.collect::<Vec<_>>() });
     (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()

@@ -45,7 +45,13 @@ async fn answer(
     journey: &Journey<'_>,
     told: &mut Told,
 ) -> Result<Answered, Refusal> {
-    let permit = match admit(lane, &parts, upload.as_deref(), journey, told)? {
+    let mut decision = admit(lane, &parts, upload.as_deref(), journey, told);
+    let unknown = matches!(&decision, Err(refusal) if refusal.reason == Reason::TokenKeyUnknown);
+    if unknown && lane.gateway.key_published(&parts.headers).await {
+        *told = Told::default();
+        decision = admit(lane, &parts, upload.as_deref(), journey, told);
+    }
+    let permit = match decision? {
         Decision::Permit(permit) => permit,
         Decision::Csrf(token) => return Ok(Answered::Csrf(token)),
     };

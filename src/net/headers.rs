@@ -16,6 +16,7 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_AUTH_CLIENT_ID: HeaderName = HeaderName::from_static("x-auth-client-id");
 const X_AUTH_ROLES: HeaderName = HeaderName::from_static("x-auth-roles");
+const X_AUTH_ISSUER: HeaderName = HeaderName::from_static("x-auth-issuer");
 const SAP_USER: HeaderName = HeaderName::from_static("sapauthenticatedusername");
 
 /// What a forwarded request says of itself besides its caller's identity.
@@ -62,6 +63,9 @@ pub fn to_backend(parts: &mut request::Parts, intro: &Introduction<'_>) {
     if let Some(identity) = intro.identity {
         headers.insert(X_AUTH_CLIENT_ID, identity.client_id.clone());
         headers.insert(X_AUTH_ROLES, identity.roles.clone());
+        if let Some(issuer) = &identity.issuer {
+            headers.insert(X_AUTH_ISSUER, issuer.clone());
+        }
         headers.insert(SAP_USER, identity.client_id.clone());
     }
     headers.append(header::VIA, via(parts.version));
@@ -177,6 +181,7 @@ fn reserved_dashed(name: &str) -> bool {
                 | "x-request-id"
                 | "x-auth-client-id"
                 | "x-auth-roles"
+                | "x-auth-issuer"
                 | "x-auth-subject"
                 | "x-auth-scopes"
                 | "x-auth-method"
@@ -211,7 +216,11 @@ mod tests {
         }
         let (mut parts, ()) = request.body(()).expect("a request").into_parts();
         let (id, trace) = (HeaderValue::from_static("id-1"), HeaderValue::from_static("00-a-b-01"));
-        let identity = Identity { client_id: HeaderValue::from_static("sb-1"), roles: HeaderValue::from_static("a,b") };
+        let identity = Identity {
+            client_id: HeaderValue::from_static("sb-1"),
+            roles: HeaderValue::from_static("a,b"),
+            issuer: None,
+        };
         let peer = peer(trusted);
         let intro = Introduction {
             peer: &peer,

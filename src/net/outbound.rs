@@ -7,8 +7,8 @@ use crate::crypto::identity::Identity;
 use crate::domain::exchange::TokenRequest;
 use crate::domain::target::{Refused, Target, judge};
 use bytes::Bytes;
-use http::header::{HOST, HeaderMap, USER_AGENT};
-use http::{HeaderName, HeaderValue, Request};
+use http::header::{ACCEPT, HOST, HeaderMap, USER_AGENT};
+use http::{HeaderName, HeaderValue, Method, Request};
 use http_body_util::{Empty, Full};
 use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, ServerName};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -104,9 +104,10 @@ pub struct Via {
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// One token request with all that it takes to send it.
+/// One request with all that it takes to send it.
 #[derive(Debug)]
 pub struct Sending<'a> {
+    pub method: Method,
     pub target: &'a Target,
     pub request: &'a TokenRequest,
     pub identity: Option<Identity>,
@@ -116,8 +117,24 @@ pub struct Sending<'a> {
     pub via: Option<&'a Via>,
 }
 
-/// Sends one token request.
-pub async fn post(sending: Sending<'_>, policy: &Policy) -> Result<Answered, OutboundError> {
+/// Gets a public document.
+pub async fn get(target: &Target, policy: &Policy) -> Result<Answered, OutboundError> {
+    let headers = vec![(ACCEPT, HeaderValue::from_static("application/json"))];
+    let request = TokenRequest { path: target.path_with_query(&[], ""), headers, body: SecretString::from("") };
+    let sending = Sending {
+        method: Method::GET,
+        target,
+        request: &request,
+        identity: None,
+        cas: &[],
+        times: Times::default(),
+        via: None,
+    };
+    call(sending, policy).await
+}
+
+/// Sends one request.
+pub async fn call(sending: Sending<'_>, policy: &Policy) -> Result<Answered, OutboundError> {
     let (authority, whole) = (sending.target.authority(), sending.times.whole);
     let work = exchange(sending, &authority, policy);
     tokio::time::timeout(whole, work).await.map_err(|_| OutboundError::Late(authority.clone(), whole.as_secs()))?
@@ -131,7 +148,7 @@ async fn exchange(sending: Sending<'_>, authority: &str, policy: &Policy) -> Res
         Some(via) => dial(&via.proxy, &via.proxy.authority(), times.connect, |_| Ok(())).await?,
     };
     if !target.secure() {
-        return send(stream, authority, request, via).await;
+        return send(stream, authority, (&sending.method, request), via).await;
     }
     match via {
         None => secured(stream, sending, authority, policy).await,
@@ -147,12 +164,13 @@ async fn secured(
 ) -> Result<Answered, OutboundError> {
     let host = sending.target.host().map(|host| host.to_string()).unwrap_or_default();
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|_| OutboundError::Host(host))?;
+    let Sending { method, request, cas, identity, .. } = sending;
     let mut roots = policy.roots.clone();
-    roots.add_parsable_certificates(sending.cas.iter().cloned());
-    let config = Arc::new(tls(roots, sending.identity)?);
+    roots.add_parsable_certificates(cas.iter().cloned());
+    let config = Arc::new(tls(roots, identity)?);
     let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await;
     let stream = stream.map_err(|error| OutboundError::Connect(authority.to_owned(), error))?;
-    send(stream, authority, sending.request, None).await
+    send(stream, authority, (&method, request), None).await
 }
 
 /// To the first address that may be called and answers.
@@ -219,14 +237,14 @@ async fn tunnel(stream: TcpStream, target: &Target, via: &Via) -> Result<TokioIo
 async fn send(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     authority: &str,
-    request: &TokenRequest,
+    (method, request): (&Method, &TokenRequest),
     via: Option<&Via>,
 ) -> Result<Answered, OutboundError> {
     let bad = || OutboundError::Host(authority.to_owned());
     let body = Full::new(Bytes::copy_from_slice(request.body.expose_secret().as_bytes()));
     // a proxy takes the whole URL (RFC 9112, 3.2.2)
     let uri = via.map_or_else(|| request.path.clone(), |_| format!("http://{authority}{}", request.path));
-    let mut message = Request::post(uri).body(body).map_err(|_| bad())?;
+    let mut message = Request::builder().method(method.clone()).uri(uri).body(body).map_err(|_| bad())?;
     let headers = message.headers_mut();
     headers.extend(via.into_iter().flat_map(|via| via.headers.iter().cloned()));
     headers.insert(HOST, HeaderValue::from_str(authority).map_err(|_| bad())?);

@@ -54,8 +54,8 @@ pub struct Control {
     pub exchanger: Arc<Exchanger>,
     /// Credentials that have been told of, with the day of the last warning.
     pub told: HashMap<ArtifactName, i64>,
-    /// What keeps outbound credentials alive and fetches tokens for lookups.
-    pub tasks: [JoinHandle<()>; 2],
+    /// What keeps outbound credentials alive, fetches tokens for lookups, and keys of other issuers.
+    pub tasks: [JoinHandle<()>; 3],
     /// Ends those.
     pub drained: CancellationToken,
     /// What was read last, good or bad.

@@ -5,8 +5,8 @@ use super::lanes::Lanes;
 use super::{ServeError, needs_restart};
 use crate::config::{Config, Listener};
 use crate::domain::route::Routes;
-use crate::gateway::Gateway;
 use crate::gateway::state::Authorities;
+use crate::gateway::{Gateway, issuers};
 use crate::net::certificate_header::CertificateHeader;
 use crate::net::listen::{Listening, Proxies, bind};
 use crate::net::tls::{self, Believed};
@@ -89,6 +89,8 @@ impl Site {
         self.resize(config.limits.connections);
         let state = &self.gateway.state;
         state.limits.store(Arc::new(config.limits));
+        let issuers = issuers::configured(&config.issuers, &state.issuers.load());
+        state.issuers.store(Arc::new(issuers));
         state.swap(&state.routes, Routes::new(config.routes.clone()));
         self.authorities = Some(authorities);
         self.tell_restart(&config);

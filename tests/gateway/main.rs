@@ -8,6 +8,7 @@ mod chains;
 mod cli;
 mod destinations;
 mod hostile;
+mod issuers;
 mod live;
 mod outbound;
 mod partner;

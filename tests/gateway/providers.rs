@@ -6,7 +6,8 @@ use flowgate::crypto::x509;
 use flowgate::domain::artifact::Secrets;
 use flowgate::domain::exchange::{self, Answer, TokenRequest};
 use flowgate::domain::target::Target;
-use flowgate::net::outbound::{Answered, OutboundError, Policy, Sending, Times, post};
+use flowgate::net::outbound::{Answered, OutboundError, Policy, Sending, Times, call};
+use http::Method;
 use rustls::ServerConfig;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
@@ -29,8 +30,16 @@ async fn asked(url: &str, cas: &[&str]) -> Result<Answered, OutboundError> {
     let policy = Policy { allow, roots: rustls::RootCertStore::empty(), connectivity_proxy: None };
     let cas: Vec<_> = cas.iter().flat_map(|pem| x509::chain(pem).expect("certificates")).collect();
     let (target, request) = (&target, &request);
-    let sending = Sending { target, request, identity: None, cas: &cas, times: Times::default(), via: None };
-    post(sending, &policy).await
+    let sending = Sending {
+        method: Method::POST,
+        target,
+        request,
+        identity: None,
+        cas: &cas,
+        times: Times::default(),
+        via: None,
+    };
+    call(sending, &policy).await
 }
 
 #[tokio::test]

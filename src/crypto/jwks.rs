@@ -1,6 +1,7 @@
 //! A provider's key set (RFC 7517), as far as its keys can verify access tokens. The algorithm of a
 //! key is the key's own affair, never a token's.
 
+use super::digest::{Digest, sha256};
 use super::json;
 use super::jws::Compact;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
@@ -22,7 +23,11 @@ struct VerifyingKey {
 
 /// By key id; a key without one verifies nothing, since tokens must name theirs.
 #[derive(Default)]
-pub struct KeySet(HashMap<String, VerifyingKey>);
+pub struct KeySet {
+    keys: HashMap<String, VerifyingKey>,
+    /// Of the text: a set of the same text is the same set.
+    pub digest: Digest,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadKeySet {
@@ -47,16 +52,16 @@ impl KeySet {
         // what is not understood is left out (RFC 7517, 5)
         let read = keys.iter().filter_map(|key| verifying(key.clone()));
         let keys: HashMap<_, _> = read.collect();
-        if keys.is_empty() { Err(BadKeySet::NoKey) } else { Ok(Self(keys)) }
+        if keys.is_empty() { Err(BadKeySet::NoKey) } else { Ok(Self { keys, digest: sha256(text) }) }
     }
 
     pub fn has(&self, kid: &str) -> bool {
-        self.0.contains_key(kid)
+        self.keys.contains_key(kid)
     }
 
     /// Whether a key of the set signed the token; None if it names one that is not there.
     pub fn verifies(&self, token: &Compact<'_>) -> Option<bool> {
-        let known = self.0.get(&token.kid)?;
+        let known = self.keys.get(&token.kid)?;
         let algorithm: Option<Algorithm> = token.algorithm.parse().ok();
         let fits =
             algorithm.filter(|one| known.algorithms.contains(one) && known.named.is_none_or(|named| named == *one));
@@ -67,7 +72,7 @@ impl KeySet {
 
 impl fmt::Debug for KeySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.keys.keys()).finish()
     }
 }
 

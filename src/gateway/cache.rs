@@ -5,6 +5,7 @@
 use super::issuers::Foreign;
 use super::state::{Settings, State};
 use crate::crypto::digest::Digest;
+use crate::crypto::jwks::KeySet;
 use crate::domain::decision::Caller;
 use crate::domain::token::Claims;
 use quick_cache::Weighter;
@@ -21,15 +22,17 @@ pub struct Verified {
     pub claims: Arc<Claims>,
     pub kid: Arc<str>,
     pub settings: Arc<Settings>,
-    /// The issuer, if it is another than we.
-    pub foreign: Option<Arc<Foreign>>,
+    /// The issuer, if it is another than we, and the keys that it had.
+    pub foreign: Option<(Arc<Foreign>, Arc<KeySet>)>,
 }
 
 impl Verified {
     /// Whether what it was verified by is what counts now.
     pub fn current(&self, state: &State, settings: &Arc<Settings>) -> bool {
-        let same = |one: &Arc<Foreign>| {
-            state.issuers.load().get(&one.issuer.name).is_some_and(|present| Arc::ptr_eq(one, present))
+        let same = |(one, keys): &(Arc<Foreign>, Arc<KeySet>)| {
+            let issuers = state.issuers.load();
+            let present = issuers.get(&one.issuer.name).filter(|present| Arc::ptr_eq(one, present));
+            present.is_some_and(|present| Arc::ptr_eq(keys, &present.keys.load()))
         };
         Arc::ptr_eq(&self.settings, settings) && self.foreign.as_ref().is_none_or(same)
     }

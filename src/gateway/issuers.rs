@@ -150,10 +150,12 @@ impl Librarian {
         let name = &foreign.issuer.name;
         match outcome {
             Ok(keys) => {
-                foreign.keys.store(Arc::new(keys));
                 foreign.fetched.store(self.exchanger.clock.now(), Ordering::Relaxed);
-                // tokens of a key that has gone end now
-                self.state.advance();
+                if foreign.keys.load().digest != keys.digest {
+                    foreign.keys.store(Arc::new(keys));
+                    // tokens of a key that has gone, or is another now, end here
+                    self.state.advance();
+                }
             }
             Err(error) => tracing::warn!(issuer = &**name, error, "its keys could not be fetched; those before stay"),
         }

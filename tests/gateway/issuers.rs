@@ -120,6 +120,17 @@ fn new_keys_are_fetched_once_when_a_token_names_one_and_old_ones_end() {
     });
     assert_eq!(provider.journal().len(), first + 1);
     assert_eq!(world.call("/theirs", &token(&old)).status, 401, "its key is published no more");
+    // another key under the same id
+    let third = key(Algorithm::ES256);
+    let mut jwk = third.jwk().clone();
+    jwk["kid"] = json!(new.kid);
+    let body = json!({ "keys": [jwk] }).to_string();
+    provider.say(move |_, _| reply("200 OK", &body));
+    let stranger = token(&key(Algorithm::ES256));
+    until("tokens of the key before have ended", || {
+        assert_eq!(world.call("/theirs", &stranger).status, 401);
+        world.call("/theirs", &token(&new)).status == 401
+    });
 }
 
 #[test]

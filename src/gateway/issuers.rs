@@ -21,8 +21,9 @@ const EVERY: i64 = 300;
 const LEAST: i64 = 5;
 /// Seconds after which keys that could not be fetched again are told of.
 const STALE: i64 = 900;
-/// How long a call waits for keys.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Calls that may wait for one issuer's keys, and how long: until they may be fetched, and are.
+const PENDING: usize = 1_024;
+const PATIENCE: Duration = Duration::from_secs(8);
 const TICK: Duration = Duration::from_secs(1);
 
 /// An issuer with the keys that it has published last.
@@ -96,13 +97,18 @@ pub struct Librarian {
     wishes: mpsc::Receiver<Missing>,
     /// By the issuer whose keys are under way.
     waiting: HashMap<Arc<str>, Vec<Missing>>,
+    /// Who waits until keys may be asked for again.
+    pending: HashMap<Arc<str>, Vec<Missing>>,
     work: JoinSet<(Arc<Foreign>, Result<KeySet, String>)>,
 }
 
 impl Librarian {
     pub fn new(exchanger: Arc<Exchanger>, state: Arc<State>) -> (Keys, Self) {
         let (sender, wishes) = mpsc::channel(QUEUE);
-        (Keys(sender), Self { exchanger, state, wishes, waiting: HashMap::new(), work: JoinSet::new() })
+        (
+            Keys(sender),
+            Self { exchanger, state, wishes, waiting: HashMap::new(), pending: HashMap::new(), work: JoinSet::new() },
+        )
     }
 
     pub async fn run(mut self, stop: CancellationToken) {
@@ -124,15 +130,13 @@ impl Librarian {
             let _ = missing.done.send(true);
             return;
         }
-        if let Some(others) = self.waiting.get_mut(&missing.issuer) {
-            others.push(missing);
-            return;
+        // anybody can make up a key id: that is no reason to ask a provider more often, so the call
+        // waits until it is time. The closed channel tells that there is no room
+        let pending = self.pending.entry(missing.issuer.clone()).or_default();
+        if pending.len() < PENDING {
+            pending.push(missing);
         }
-        // anybody can make up a key id: that is no reason to ask a provider more often. The closed
-        // channel tells that there is none
-        if self.exchanger.clock.now() - foreign.tried.load(Ordering::Relaxed) >= LEAST {
-            self.fetch(foreign, vec![missing]);
-        }
+        self.look();
     }
 
     fn fetch(&mut self, foreign: Arc<Foreign>, waiting: Vec<Missing>) {
@@ -159,20 +163,33 @@ impl Librarian {
             }
             Err(error) => tracing::warn!(issuer = &**name, error, "its keys could not be fetched; those before stay"),
         }
+        let keys = foreign.keys.load_full();
         for missing in self.waiting.remove(name).unwrap_or_default() {
-            let _ = missing.done.send(foreign.keys.load().has(&missing.kid));
+            let _ = missing.done.send(keys.has(&missing.kid));
+        }
+        // who came meanwhile may mean keys that were published since: those wait for the next
+        let (there, pending): (Vec<_>, Vec<_>) =
+            self.pending.remove(name).into_iter().flatten().partition(|missing| keys.has(&missing.kid));
+        for missing in there {
+            let _ = missing.done.send(true);
+        }
+        if !pending.is_empty() {
+            self.pending.insert(name.clone(), pending);
         }
     }
 
-    /// Fetches what has not been for a while.
+    /// Fetches what has not been for a while, or is waited for.
     fn look(&mut self) {
         let now = self.exchanger.clock.now();
         for foreign in self.state.issuers.load_full().values() {
             let age = now - foreign.tried.load(Ordering::Relaxed);
             let failing = foreign.tried.load(Ordering::Relaxed) != foreign.fetched.load(Ordering::Relaxed);
             let due = if failing { 2 * LEAST } else { EVERY };
-            if age >= due && !self.waiting.contains_key(&foreign.issuer.name) {
-                self.fetch(foreign.clone(), Vec::new());
+            let name = &foreign.issuer.name;
+            let wanted = self.pending.contains_key(name) && age >= LEAST;
+            if (wanted || age >= due) && !self.waiting.contains_key(name) {
+                let pending = self.pending.remove(name).unwrap_or_default();
+                self.fetch(foreign.clone(), pending);
             }
         }
     }

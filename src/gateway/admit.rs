@@ -119,16 +119,15 @@ impl Gateway {
         }
     }
 
-    /// After a token was refused because its key is not known: true if its issuer, one besides us,
-    /// has published the key meanwhile.
-    pub async fn key_published(&self, headers: &HeaderMap) -> bool {
+    /// After a token was refused because its key is not known: true if its issuer, one that the route
+    /// lists besides us, has published the key meanwhile.
+    pub async fn key_published(&self, route: &Route, headers: &HeaderMap) -> bool {
         let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let compact = token.and_then(|text| token_of(text).ok()).and_then(|token| Compact::parse(token).ok());
         let Some(compact) = compact else { return false };
         let issuer = compact.claims.get("iss").and_then(Value::as_str).unwrap_or_default();
-        let known = self.state.issuers.load().get_key_value(issuer).map(|(name, _)| name.clone());
-        match known {
-            Some(name) => self.keys.fetched(&name, &compact.kid).await,
+        match route.issuers.others.iter().find(|name| ***name == *issuer) {
+            Some(name) => self.keys.fetched(name, &compact.kid).await,
             None => false,
         }
     }

@@ -182,9 +182,9 @@ impl Librarian {
     fn look(&mut self) {
         let now = self.exchanger.clock.now();
         for foreign in self.state.issuers.load_full().values() {
-            let age = now - foreign.tried.load(Ordering::Relaxed);
-            let failing = foreign.tried.load(Ordering::Relaxed) != foreign.fetched.load(Ordering::Relaxed);
-            let due = if failing { 2 * LEAST } else { EVERY };
+            let (tried, fetched) = (foreign.tried.load(Ordering::Relaxed), foreign.fetched.load(Ordering::Relaxed));
+            let age = now - tried;
+            let due = if fetched < tried { 2 * LEAST } else { EVERY };
             let name = &foreign.issuer.name;
             let wanted = self.pending.contains_key(name) && age >= LEAST;
             if (wanted || age >= due) && !self.waiting.contains_key(name) {

@@ -174,7 +174,8 @@ fn combined(line: &Line<'_>, out: &mut Vec<u8>) -> std::io::Result<()> {
     // a query may hold what is no line's business
     let referer = line.referer.map(|value| value.as_bytes().split(|byte| *byte == b'?').next().unwrap_or_default());
     write!(out, "{} - ", plain.peer)?;
-    quoted(plain.client.unwrap_or("-").as_bytes(), out)?;
+    // the fields before the first quote are told apart by blanks
+    quoted(plain.client.unwrap_or("-").replace(' ', "+").as_bytes(), out)?;
     write!(out, " [{}] \"", time.strftime("%d/%b/%Y:%H:%M:%S %z"))?;
     quoted(format!("{} {}", plain.method, plain.path).as_bytes(), out)?;
     write!(out, " HTTP/{}\" {} {} \"", plain.protocol, plain.status, plain.bytes)?;

@@ -47,7 +47,9 @@ async fn answer(
 ) -> Result<Answered, Refusal> {
     let mut decision = admit(lane, &parts, upload.as_deref(), journey, told);
     let unknown = matches!(&decision, Err(refusal) if refusal.reason == Reason::TokenKeyUnknown);
-    if unknown && lane.gateway.key_published(&parts.headers).await {
+    if let (true, Some(route)) = (unknown, told.seen.route.clone())
+        && lane.gateway.key_published(&route, &parts.headers).await
+    {
         *told = Told::default();
         decision = admit(lane, &parts, upload.as_deref(), journey, told);
     }

@@ -6,6 +6,7 @@ use super::{DestinationCommand, Failure, LevelArguments, LevelWord, Outcome};
 use crate::crypto::json;
 use crate::crypto::random;
 use crate::domain::destination::entry::public;
+use crate::domain::destination::meaning::Destination;
 use crate::domain::destination::properties::Properties;
 use crate::domain::destination::question::{At, Named, Question, Version};
 use crate::domain::destination::{Entry, Level, Sort};
@@ -45,14 +46,16 @@ pub async fn run(config: &Path, format: Format, command: DestinationCommand) -> 
         }
         DestinationCommand::List => {
             let mut rows = Vec::new();
-            for (sort, entry, properties) in all(&opened).await? {
-                rows.push(row(sort, &entry, &properties, &level_shown(&opened, &entry.level).await?));
+            let mut all = admin.list_entries().await?;
+            all.sort_by_key(|(entry, _)| entry.sort);
+            for (entry, properties) in all {
+                rows.push(row(&entry, &properties, &level_shown(&opened, &entry.level).await?));
             }
             output::listing(format, &COLUMNS, rows)
         }
         DestinationCommand::Get { name, level } => {
             let level = named(&opened, &level).await?;
-            let (_, entry, properties) = one(&opened, &level, &name).await?;
+            let (entry, properties) = one(&opened, &level, &name).await?;
             let shown = if entry.sort == Sort::Certificate { public(&properties) } else { properties.masked() };
             output::json(&serde_json::from_str::<Value>(&shown.to_json())?)
         }
@@ -62,8 +65,8 @@ pub async fn run(config: &Path, format: Format, command: DestinationCommand) -> 
         }
         DestinationCommand::Delete { name, level } => {
             let level = named(&opened, &level).await?;
-            let (sort, _, _) = one(&opened, &level, &name).await?;
-            admin.delete_entry(sort, &level, &name).await?;
+            let (entry, _) = one(&opened, &level, &name).await?;
+            admin.delete_entry(entry.sort, &level, &name).await?;
             Ok(())
         }
     }
@@ -107,29 +110,22 @@ async fn find(
     output::json(&serde_json::from_str::<Value>(&found?.body)?)
 }
 
-async fn all(opened: &Opened) -> Result<Vec<(Sort, Entry, Properties)>, AdminError> {
-    let mut out = Vec::new();
-    for sort in [Sort::Destination, Sort::Fragment, Sort::Certificate] {
-        let listed = opened.administration().list_entries(sort).await?;
-        out.extend(listed.into_iter().map(|(entry, properties)| (sort, entry, properties)));
-    }
-    Ok(out)
+async fn one(opened: &Opened, level: &Level, name: &str) -> Result<(Entry, Properties), Failure> {
+    let all = opened.administration().list_entries().await?;
+    let mut found: Vec<_> = all.into_iter().filter(|(entry, _)| entry.name == name && entry.level == *level).collect();
+    found.sort_by_key(|(entry, _)| entry.sort);
+    let missing = || AdminError::NotFound { what: "destination", name: name.to_owned() };
+    Ok(found.into_iter().next().ok_or_else(missing)?)
 }
 
-async fn one(opened: &Opened, level: &Level, name: &str) -> Result<(Sort, Entry, Properties), Failure> {
-    let found = all(opened).await?.into_iter().find(|(_, entry, _)| entry.name == name && entry.level == *level);
-    Ok(found.ok_or_else(|| AdminError::NotFound { what: "destination", name: name.to_owned() })?)
-}
-
-fn row(sort: Sort, entry: &Entry, properties: &Properties, level: &str) -> Vec<Value> {
-    use crate::domain::destination::meaning::Destination;
-    let fault = match sort {
+fn row(entry: &Entry, properties: &Properties, level: &str) -> Vec<Value> {
+    let fault = match entry.sort {
         Sort::Destination => Destination::read(properties).err().map(|bad| bad.to_string()),
         Sort::Fragment | Sort::Certificate => None,
     };
     vec![
         object!(entry.name),
-        object!(sort.word()),
+        object!(entry.sort.word()),
         object!(level),
         object!(properties.get("Authentication")),
         object!(properties.get("URL")),

@@ -40,11 +40,10 @@ impl Identity {
 
     /// The first private key of a PKCS#12 file, with its chain.
     pub fn from_p12(file: &[u8], password: &SecretString) -> Result<Self, IdentityError> {
-        let store = KeyStore::from_pkcs12(file, password.expose_secret(), Pkcs12ImportPolicy::Relaxed);
-        let store = store.map_err(|_| IdentityError::Container)?;
+        let store = opened(file, password)?;
         let (_, found) = store.private_key_chain().ok_or(IdentityError::Empty)?;
-        let chain = found.certs().iter().map(|one| CertificateDer::from(one.as_der().to_vec())).collect();
-        Self::paired(chain, PrivatePkcs8KeyDer::from(found.key().as_der().to_vec()).into())
+        let key = PrivatePkcs8KeyDer::from(found.key().as_der().to_vec());
+        Self::paired(found.certs().iter().map(der).collect(), key.into())
     }
 
     /// The CAs of a PKCS#12 file.
@@ -52,16 +51,13 @@ impl Identity {
         file: &[u8],
         password: &SecretString,
     ) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-        let store = KeyStore::from_pkcs12(file, password.expose_secret(), Pkcs12ImportPolicy::Relaxed);
-        let store = store.map_err(|_| IdentityError::Container)?;
+        let store = opened(file, password)?;
         let found = store.entries().flat_map(|(_, entry)| match entry {
-            KeyStoreEntry::Certificate(one) => vec![CertificateDer::from(one.as_der().to_vec())],
-            KeyStoreEntry::PrivateKeyChain(chain) => {
-                chain.certs().iter().map(|one| CertificateDer::from(one.as_der().to_vec())).collect()
-            }
-            KeyStoreEntry::Secret(_) => Vec::new(),
+            KeyStoreEntry::Certificate(one) => std::slice::from_ref(one),
+            KeyStoreEntry::PrivateKeyChain(chain) => chain.certs(),
+            KeyStoreEntry::Secret(_) => &[],
         });
-        Ok(found.collect())
+        Ok(found.map(der).collect())
     }
 
     pub fn paired(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, IdentityError> {
@@ -74,6 +70,15 @@ impl Identity {
     pub fn certified(self) -> Result<Arc<CertifiedKey>, rustls::Error> {
         CertifiedKey::from_der(self.chain, self.key, &provider()).map(Arc::new)
     }
+}
+
+fn opened(file: &[u8], password: &SecretString) -> Result<KeyStore, IdentityError> {
+    let store = KeyStore::from_pkcs12(file, password.expose_secret(), Pkcs12ImportPolicy::Relaxed);
+    store.map_err(|_| IdentityError::Container)
+}
+
+fn der(certificate: &p12_keystore::Certificate) -> CertificateDer<'static> {
+    CertificateDer::from(certificate.as_der().to_vec())
 }
 
 impl fmt::Debug for Identity {

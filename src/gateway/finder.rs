@@ -40,6 +40,18 @@ pub enum Unfound {
     Request(String),
 }
 
+/// Why a lookup has no token: the request makes no sense, or the answer tells why.
+enum NoToken {
+    Unfound(Unfound),
+    Told(String),
+}
+
+impl<T: Into<String>> From<T> for NoToken {
+    fn from(why: T) -> Self {
+        Self::Told(why.into())
+    }
+}
+
 #[derive(Clone)]
 pub struct Finder {
     state: Arc<State>,
@@ -129,22 +141,21 @@ impl Finder {
         question: &Question,
     ) -> Result<Option<Told>, Unfound> {
         let obtained = match (&meaning.tokens, &meaning.login) {
-            (None, Some((user, password))) => return Ok(Some(basic(user, password))),
+            (None, Some((user, password))) => Ok(basic(user, password)),
             (None, None) => return Ok(None),
-            (Some(Tokens::Material(name)), _) => self.material(name).await,
-            (Some(Tokens::Service(service)), _) => {
-                let terms = self.terms(target, meaning, service, question).await?;
-                match terms {
-                    Ok(terms) => self.obtained(&target.facts, terms).await,
-                    Err(why) => Err(why),
-                }
-            }
+            (Some(Tokens::Material(name)), _) => self.material(name).await.map_err(NoToken::Told),
+            (Some(Tokens::Service(service)), _) => match self.terms(target, meaning, service, question).await {
+                Ok(terms) => self.obtained(&target.facts, terms).await.map_err(NoToken::Told),
+                Err(why) => Err(why),
+            },
         };
-        Ok(Some(obtained.unwrap_or_else(|why| Told {
-            digest: sha256(why.as_bytes()),
-            token: AuthToken::Failed(why),
-            life: None,
-        })))
+        match obtained {
+            Ok(told) => Ok(Some(told)),
+            Err(NoToken::Unfound(unfound)) => Err(unfound),
+            Err(NoToken::Told(why)) => {
+                Ok(Some(Told { digest: sha256(why.as_bytes()), token: AuthToken::Failed(why), life: None }))
+            }
+        }
     }
 
     async fn obtained(&self, facts: &Arc<Facts>, terms: Terms) -> Result<Told, String> {
@@ -183,40 +194,32 @@ impl Finder {
         meaning: &Destination,
         service: &TokenService,
         question: &Question,
-    ) -> Result<Result<Terms, String>, Unfound> {
-        let subdomain = match self.subdomain(meaning.kind, service, question)? {
-            Ok(subdomain) => subdomain,
-            Err(why) => return Ok(Err(why)),
-        };
-        let terms = async {
-            let assertion = self.assertion(target, service, question).await?;
-            let keystore = target.certificate(service.keystore.as_ref())?;
-            let trust = target.certificate(meaning.trust.as_ref())?;
-            Ok(Terms { wanted: wanted(meaning.kind, question)?, subdomain, assertion, keystore, trust })
-        };
-        Ok(terms.await)
+    ) -> Result<Terms, NoToken> {
+        let subdomain = self.subdomain(meaning.kind, service, question)?;
+        let assertion = self.assertion(target, service, question).await?;
+        let keystore = target.certificate(service.keystore.as_ref())?;
+        let trust = target.certificate(meaning.trust.as_ref())?;
+        Ok(Terms { wanted: wanted(meaning.kind, question)?, subdomain, assertion, keystore, trust })
     }
 
     /// The tenant whose token is asked for.
-    fn subdomain(
-        &self,
-        kind: Kind,
-        service: &TokenService,
-        question: &Question,
-    ) -> Result<Result<String, String>, Unfound> {
-        let own = || self.state.settings.load().tenant().subdomain.clone();
+    fn subdomain(&self, kind: Kind, service: &TokenService, question: &Question) -> Result<String, NoToken> {
         match (service.common, kind, &question.tenant) {
             (false, Kind::ClientCredentials, Some(_)) => {
                 let text = "header x-tenant goes with tokenServiceURLType Common alone";
-                Err(Unfound::Request(text.to_owned()))
+                Err(NoToken::Unfound(Unfound::Request(text.to_owned())))
             }
-            (false, ..) => Ok(Ok(String::new())),
-            (true, Kind::ClientCredentials, Some(tenant)) => Ok(Ok(tenant.clone())),
+            (false, ..) => Ok(String::new()),
+            (true, Kind::ClientCredentials, Some(tenant)) => Ok(tenant.clone()),
             (true, Kind::ClientCredentials, None) if question.user_token.is_none() => {
-                Ok(Err("You must send the X-tenant header when the tokenServiceURLType property is Common".to_owned()))
+                Err("You must send the X-tenant header when the tokenServiceURLType property is Common".into())
             }
-            (true, ..) => Ok(Ok(own())),
+            (true, ..) => Ok(self.own_subdomain()),
         }
+    }
+
+    fn own_subdomain(&self) -> String {
+        self.state.settings.load().tenant().subdomain.clone()
     }
 
     /// The client assertion that the caller brings, or that another destination provides.
@@ -244,7 +247,7 @@ impl Finder {
         let source = Target { item: provider, facts: provider.facts.clone(), ..*target };
         let terms = Terms {
             wanted: Wanted::ClientCredentials,
-            subdomain: self.state.settings.load().tenant().subdomain.clone(),
+            subdomain: self.own_subdomain(),
             assertion: None,
             keystore: source.certificate(service.keystore.as_ref())?,
             trust: source.certificate(meaning.trust.as_ref())?,

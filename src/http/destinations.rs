@@ -3,7 +3,7 @@
 use super::entries;
 use super::reply::{self, Door, Short};
 use super::{Inbound, Lane, Outcome, ReplyBody, Told};
-use crate::domain::destination::question::{HEADERS, Named, Question, Version};
+use crate::domain::destination::question::{Named, Question, VARY, Version};
 use crate::domain::destination::{Level, Sort};
 use crate::domain::reason::Reason;
 use crate::domain::trail::{Refusal, Step};
@@ -103,9 +103,7 @@ async fn find(lane: &Lane, parts: &Parts, version: Version, name: &str, instance
         Verdict::Same => unchanged(&found.etag, found.life),
         Verdict::Changed => return Err(Reason::EntryChanged.into()),
     };
-    // whatever of these changes, the answer does (RFC 9110, 12.5.5)
-    let names = std::iter::once(header::AUTHORIZATION.as_str()).chain(HEADERS).collect::<Vec<_>>().join(", ");
-    response.headers_mut().extend(HeaderValue::try_from(names).map(|names| (header::VARY, names)));
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static(VARY));
     Ok(response)
 }
 

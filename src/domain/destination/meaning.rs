@@ -219,6 +219,11 @@ impl TokenService {
 }
 
 impl Keystore {
+    /// The password, or the empty one.
+    pub fn secret(&self) -> SecretString {
+        self.password.clone().unwrap_or_else(|| SecretString::from(""))
+    }
+
     /// Whether it is a PKCS#12 file, by its name.
     pub fn packed(&self) -> bool {
         let ending = self.name.rsplit('.').next().unwrap_or_default();

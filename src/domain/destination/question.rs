@@ -103,7 +103,7 @@ pub enum BadQuestion {
 const MOST_FRAGMENTS: usize = 10;
 
 /// Headers that a lookup reads.
-pub const HEADERS: [&str; 11] = [
+const HEADERS: [&str; 11] = [
     "x-code",
     "x-redirect-uri",
     "x-code-verifier",
@@ -116,6 +116,9 @@ pub const HEADERS: [&str; 11] = [
     "x-client-assertion-type",
     "x-client-assertion-destination-name",
 ];
+
+/// The same for caches, with the token that the caller is known by (RFC 9110, 12.5.5).
+pub const VARY: &str = "authorization, x-code, x-redirect-uri, x-code-verifier, x-refresh-token, x-tenant, x-user-token, x-fragment-name, x-fragment-optional, x-client-assertion, x-client-assertion-type, x-client-assertion-destination-name";
 
 /// What does not go together.
 const APART: [(&str, &str, &str); 3] = [
@@ -357,6 +360,11 @@ mod tests {
             let question = asked(Version::V1, &[("x-redirect-uri", given)]).expect("asked");
             assert_eq!(question.redirect_uri.as_deref(), Some(want));
         }
+    }
+
+    #[test]
+    fn an_answer_varies_with_every_header_that_is_read() {
+        assert_eq!(VARY, ["authorization"].into_iter().chain(HEADERS).collect::<Vec<_>>().join(", "));
     }
 
     #[test]

@@ -182,12 +182,14 @@ pub fn content(properties: &Properties) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
 
+fn file(item: &Item) -> Result<Vec<u8>, NoErrand> {
+    content(&item.properties).ok_or_else(|| NoErrand::NotBase64(item.name.clone()))
+}
+
 fn open(item: &Item, keystore: &Keystore) -> Result<Identity, NoErrand> {
-    let bytes = content(&item.properties).ok_or_else(|| NoErrand::NotBase64(item.name.clone()))?;
-    let none = SecretString::from("");
-    let password = keystore.password.as_ref().unwrap_or(&none);
+    let bytes = file(item)?;
     let opened = if keystore.packed() {
-        Identity::from_p12(&bytes, password)
+        Identity::from_p12(&bytes, &keystore.secret())
     } else {
         let text = SecretString::from(String::from_utf8_lossy(&bytes).into_owned());
         Identity::from_pem(text.expose_secret(), &text)
@@ -196,11 +198,10 @@ fn open(item: &Item, keystore: &Keystore) -> Result<Identity, NoErrand> {
 }
 
 fn authorities(item: &Item, keystore: &Keystore) -> Result<Vec<CertificateDer<'static>>, NoErrand> {
-    let bytes = content(&item.properties).ok_or_else(|| NoErrand::NotBase64(item.name.clone()))?;
+    let bytes = file(item)?;
     let bad = |error| NoErrand::Certificate(item.name.clone(), error);
     if keystore.packed() {
-        let none = SecretString::from("");
-        return Identity::authorities_from_p12(&bytes, keystore.password.as_ref().unwrap_or(&none)).map_err(bad);
+        return Identity::authorities_from_p12(&bytes, &keystore.secret()).map_err(bad);
     }
     // a single certificate may come as DER
     match std::str::from_utf8(&bytes) {

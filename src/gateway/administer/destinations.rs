@@ -114,9 +114,9 @@ impl Administration<'_> {
         Ok(writing.commit().await?)
     }
 
-    /// All entries of a sort with their properties.
-    pub async fn list_entries(&self, sort: Sort) -> Result<Vec<(Entry, Properties)>, AdminError> {
-        let all = self.store.list::<Entry>().await?.into_iter().filter(|entry| entry.sort == sort);
+    /// All entries with their properties.
+    pub async fn list_entries(&self) -> Result<Vec<(Entry, Properties)>, AdminError> {
+        let all = self.store.list::<Entry>().await?.into_iter();
         all.map(|entry| Ok((entry.clone(), self.open_entry(&entry)?))).collect()
     }
 

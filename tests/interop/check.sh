@@ -12,6 +12,9 @@ check() {
     fi
 }
 
+# has WANTED TEXT: the text holds what is wanted, or is the reason.
+has() { [[ $2 == *"$1"* ]] || { echo "no $1 in: $2"; return 1; }; }
+
 # field FILE NAME...: a member of a JSON file, by its path.
 field() {
     python3 -c '

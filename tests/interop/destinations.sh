@@ -197,8 +197,6 @@ print(json.load(sys.stdin)["access_token"])')
 
 # --- what is expected -------------------------------------------------------------------------------
 
-has() { [[ $2 == *"$1"* ]] || { echo "no $1 in: $2"; return 1; }; }
-
 # found NAME [HEADER...]: looked up as the model's documentation does; the answer is in answer.json.
 found() {
     local name=$1 header status

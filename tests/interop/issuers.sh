@@ -55,8 +55,6 @@ start_all() {
 
 # --- what is expected -------------------------------------------------------------------------------
 
-has() { [[ $2 == *"$1"* ]] || { echo "no $1 in: $2"; return 1; }; }
-
 # issued [SCOPE]: a new token of the issuer.
 issued() {
     curl -sS --max-time 20 "$issuer/token" -d grant_type=client_credentials -d client_id=theirs \

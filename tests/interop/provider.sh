@@ -111,8 +111,6 @@ start_all() {
 
 # --- what is expected -------------------------------------------------------------------------------
 
-has() { [[ $2 == *"$1"* ]] || { echo "no $1 in: $2"; return 1; }; }
-
 # journal NAME: a member of what the provider tells of itself.
 journal() { curl -sS "$issuer/journal" >journal.json && field journal.json "$1"; }
 refreshes() { journal refreshes; }

@@ -11,6 +11,7 @@ use crate::domain::instance::{Parameters, Plan};
 use crate::domain::key::Wanted;
 use crate::domain::name::{InstanceName, KeyName, RoleName};
 use crate::gateway::administer::{AdminError, Administration};
+use crate::serve::handover::Handed;
 use secrecy::ExposeSecret;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -36,7 +37,7 @@ pub async fn run(dir: &Path) -> Outcome {
     let text = instructions(dir, &opened.config, &sender, &outsider);
     start_flows(&opened.config).await;
     opened.store.close().await;
-    let running = run::start(path).await?;
+    let running = run::start(path, Handed::default()).await?;
     output::print(&text)?;
     run::until_stopped(running).await
 }

@@ -17,6 +17,7 @@ mod token;
 use crate::config::fault::Faults;
 use crate::domain::instance::Plan;
 use crate::domain::name::{ArtifactName, InstanceName, KeyName, RoleName};
+use crate::serve::handover::Handed;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use output::Format;
@@ -386,13 +387,15 @@ impl Failure {
 /// The process's own set-up, then the command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // the environment is changed by taking them, which is safe while there is one thread
+    let handed = Handed::from_env();
     // which cryptography the JWT library uses: one of its two globals, set once, here
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("no runtime: {error}"), 1),
     };
-    match runtime.block_on(dispatch(cli)) {
+    match runtime.block_on(dispatch(cli, handed)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Failed(error)) => fail(&error.to_string(), 1),
         Err(Failure::Configuration(faults)) => {
@@ -407,10 +410,10 @@ fn fail(message: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn dispatch(cli: Cli) -> Outcome {
+async fn dispatch(cli: Cli, handed: Handed) -> Outcome {
     let Cli { config, output, command } = cli;
     match command {
-        Command::Serve => run::serve(config).await,
+        Command::Serve => run::serve(config, handed).await,
         Command::Check { schema: true, .. } => output::json(&crate::config::file::schema()),
         Command::Check { at: Some(day), .. } => certificates::outlook(&config, output, &day).await,
         Command::Check { .. } => run::check(&config),

@@ -3,8 +3,10 @@
 use super::{Failure, Outcome, output};
 use crate::config::{self, Config, Loaded};
 use crate::gateway::administer::{Administration, tenant};
+use crate::serve::handover::Handed;
 use crate::serve::{self, Options, Running, SystemClock};
 use crate::store::Store;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,9 +40,9 @@ pub fn install_log() {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
 }
 
-pub async fn serve(path: PathBuf) -> Outcome {
+pub async fn serve(path: PathBuf, handed: Handed) -> Outcome {
     install_log();
-    let running = start(path).await?;
+    let running = start(path, handed).await?;
     for address in &running.listeners {
         tracing::info!(%address, "listening");
     }
@@ -48,16 +50,26 @@ pub async fn serve(path: PathBuf) -> Outcome {
     until_stopped(running).await
 }
 
-pub async fn start(path: PathBuf) -> Result<Running, Failure> {
+pub async fn start(path: PathBuf, handed: Handed) -> Result<Running, Failure> {
+    raise_descriptors();
     let options = Options {
         config_path: path,
         env,
         clock: Arc::new(SystemClock),
         log: Box::new(std::io::stdout()),
         lanes: serve::default_lanes(),
+        handed,
     };
     let loaded = serve::load(&options).map_err(Failure::Configuration)?;
     Ok(serve::start(loaded, options).await?)
+}
+
+/// A connection and its hop take two descriptors; the soft limit is for programs that use `select`.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%error, "the number of open files stays as it is");
+    }
 }
 
 /// Serves until SIGTERM or SIGINT, then drains.

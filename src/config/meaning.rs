@@ -3,6 +3,7 @@
 
 use super::fault::Faults;
 use super::file::{AcceptFirst, File, LimitsSection, ListenerSection, RefuseFirst, TlsSection};
+use super::routing::Known;
 use super::source::Places;
 use super::{AccessLog, Config, Limits, Listener, MasterKeySource, StoreSetting, TenantSetting, TlsMaterial, Tokens};
 use super::{disk, units};
@@ -59,7 +60,8 @@ impl<'a> Meaning<'a> {
         let crls = std::mem::take(&mut self.crls);
         let lists = route_cas.iter().map(|list| self.trust(list.as_deref()?, &crls, revocation)).collect::<Vec<_>>();
         self.trust(&trusted_cas, &crls, revocation);
-        let routes = self.routes(&said.routes, (&backends, &issuers), &lists);
+        let known = Known { backends: &backends, issuers: &issuers, limits: &limits };
+        let routes = self.routes(&said.routes, &known, &lists);
         // written, not read: it is no reason to load again
         let file = said.access_log.file.as_ref().map(|file| self.base.join(file));
         let access_log = AccessLog { format: said.access_log.format, file };
@@ -190,6 +192,7 @@ impl<'a> Meaning<'a> {
             let certificate_header = self.certificate_header(&pointer, one);
             out.push(Listener {
                 address,
+                connections: one.connections,
                 tls,
                 trusted_proxies,
                 certificate_header,
@@ -247,35 +250,42 @@ impl<'a> Meaning<'a> {
     }
 
     fn tls(&mut self, pointer: &str, said: &TlsSection) -> Option<TlsMaterial> {
+        let identity = self.identity(pointer, &said.certificate, &said.key);
+        let others = said.certificates.iter().enumerate();
+        let others =
+            others.map(|(at, one)| self.identity(&format!("{pointer}/certificates/{at}"), &one.certificate, &one.key));
+        let others = others.collect::<Vec<_>>().into_iter().flatten().collect();
+        let trusted_cas = said.trusted_cas.as_ref().map(|list| self.trusted_cas(pointer, list));
+        Some(TlsMaterial { identity: identity?, others, trusted_cas })
+    }
+
+    /// A certificate chain with its key, from two files that stand below a place.
+    pub(super) fn identity(&mut self, pointer: &str, certificate: &str, key: &str) -> Option<Identity> {
         let (at_certificate, at_key) = (format!("{pointer}/certificate"), format!("{pointer}/key"));
-        let certificate = self.read(&at_certificate, &said.certificate);
-        let key = self.read(&at_key, &said.key);
-        let chain = certificate.and_then(|text| match x509::chain(&text) {
+        let chain = self.read(&at_certificate, certificate).and_then(|text| match x509::chain(&text) {
             Ok(chain) => Some(chain),
             Err(error) => {
                 self.error(
                     &at_certificate,
-                    format!("{}: {error}", said.certificate),
-                    "give the server's certificate and its intermediates as PEM",
+                    format!("{certificate}: {error}"),
+                    "give the certificate and its intermediates as PEM",
                 );
                 None
             }
         });
-        let key = key.and_then(|text| match PrivateKeyDer::from_pem_slice(text.as_bytes()) {
+        let private = self.read(&at_key, key).and_then(|text| match PrivateKeyDer::from_pem_slice(text.as_bytes()) {
             Ok(key) => Some(key),
             Err(_) => {
                 self.error(
                     &at_key,
-                    format!("{} holds no private key", said.key),
+                    format!("{key} holds no private key"),
                     "give an unencrypted key as PEM (PKCS#8, PKCS#1 or SEC1)",
                 );
                 None
             }
         });
-        let trusted_cas = said.trusted_cas.as_ref().map(|list| self.trusted_cas(pointer, list));
-        let (chain, key) = (chain?, key?);
-        match Identity::paired(chain, key) {
-            Ok(identity) => Some(TlsMaterial { identity, trusted_cas }),
+        match Identity::paired(chain?, private?) {
+            Ok(identity) => Some(identity),
             Err(error) => {
                 self.error(&at_key, error.to_string(), "give the key that the certificate was made for");
                 None
@@ -349,9 +359,18 @@ impl<'a> Meaning<'a> {
             header_bytes,
             header_count: said.header_count,
             header_time: self.duration("/limits/header_time", &said.header_time, second, hour),
+            body_gap: self.duration("/limits/body_gap", &said.body_gap, Duration::ZERO, hour),
+            body_time: self.duration("/limits/body_time", &said.body_time, Duration::ZERO, hour * 24),
+            write_gap: self.duration("/limits/write_gap", &said.write_gap, second, hour),
+            idle_time: self.duration("/limits/idle_time", &said.idle_time, second, hour),
             handshake_time: self.duration("/limits/handshake_time", &said.handshake_time, second, hour),
             connections: said.connections,
+            connections_per_address: said.connections_per_address,
+            requests: said.requests,
             http2_streams: said.http2_streams,
+            http2_resets: said.http2_resets,
+            client_rate: self.rate("/limits/client_rate", said.client_rate.as_deref()),
+            token_rate: self.rate("/limits/token_rate", said.token_rate.as_deref()),
             token_request,
             token_cache,
             drain_time: self.duration("/limits/drain_time", &said.drain_time, Duration::ZERO, hour),

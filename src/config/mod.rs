@@ -2,6 +2,7 @@
 //! downstream checks anything again.
 
 mod authorities;
+mod backends;
 pub mod disk;
 pub mod fault;
 pub mod file;
@@ -20,6 +21,7 @@ use crate::crypto::x509::{Certificate, Crl};
 use crate::domain::issuer::Issuer;
 use crate::domain::key::Origin;
 use crate::domain::name::ArtifactName;
+use crate::domain::rate::Rate;
 use crate::domain::route::Route;
 use crate::domain::target::Target;
 use fault::Faults;
@@ -68,6 +70,8 @@ pub struct TenantSetting {
 #[derive(Debug)]
 pub struct Listener {
     pub address: SocketAddr,
+    /// Connections at once.
+    pub connections: Option<usize>,
     pub tls: Option<TlsMaterial>,
     pub trusted_proxies: Vec<IpNet>,
     pub certificate_header: Option<HeaderName>,
@@ -101,6 +105,8 @@ pub struct ConnectivityProxy {
 #[derive(Debug)]
 pub struct TlsMaterial {
     pub identity: Identity,
+    /// For clients that ask for the names in them.
+    pub others: Vec<Identity>,
     /// The CAs of this listener alone.
     pub trusted_cas: Option<Vec<Certificate>>,
 }
@@ -133,9 +139,18 @@ pub struct Limits {
     pub header_bytes: usize,
     pub header_count: usize,
     pub header_time: Duration,
+    pub body_gap: Duration,
+    pub body_time: Duration,
+    pub write_gap: Duration,
+    pub idle_time: Duration,
     pub handshake_time: Duration,
     pub connections: usize,
+    pub connections_per_address: usize,
+    pub requests: usize,
     pub http2_streams: u32,
+    pub http2_resets: u32,
+    pub client_rate: Option<Rate>,
+    pub token_rate: Option<Rate>,
     pub token_request: usize,
     pub token_cache: u64,
     pub drain_time: Duration,
@@ -212,7 +227,7 @@ pub fn parse(shown: &str, text: &str, base: &Path, env: &dyn Fn(&str) -> Option<
 }
 
 /// Routes share backends; this names the type once.
-pub type SharedBackend = Arc<crate::domain::route::Backend>;
+pub type SharedBackend = Arc<crate::domain::backend::Backend>;
 
 #[cfg(test)]
 mod tests;

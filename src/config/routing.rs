@@ -1,73 +1,38 @@
-//! Backends and routes, from said to meant.
+//! Routes, from said to meant.
 
 use super::fault::Place;
-use super::file::{AuthorizationWord, BackendSection, CredentialWord, CsrfWord, RouteSection};
+use super::file::{AuthorizationWord, CredentialWord, CsrfWord, RouteSection, TunnelWord};
 use super::meaning::Meaning;
-use super::{Listener, SharedBackend};
+use super::{Limits, SharedBackend};
 use crate::crypto::dn::Dn;
 use crate::crypto::trust::Trust;
 use crate::crypto::x509::Names;
 use crate::domain::issuer::Issuer;
 use crate::domain::name::{ArtifactName, RoleName, did_you_mean};
+use crate::domain::rate::Rate;
 use crate::domain::role::DEFAULT_ROLE;
-use crate::domain::route::{Accepts, Authorization, Backend, Outbound, Pattern, Route, Server};
-use http::{HeaderName, HeaderValue};
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::SocketAddr;
+use crate::domain::route::{Accepts, Arrival, Authorization, Outbound, Pattern, Rates, Route, Tunnels};
+use http::HeaderName;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use url::Url;
 
 const DEFAULT_MAX_BODY: u64 = 40 << 20;
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What routes refer to.
+pub struct Known<'a> {
+    pub backends: &'a HashMap<String, SharedBackend>,
+    pub issuers: &'a [Issuer],
+    pub limits: &'a Limits,
+}
 
 impl Meaning<'_> {
-    pub(super) fn backends(
-        &mut self,
-        said: &BTreeMap<String, BackendSection>,
-        listeners: &[Listener],
-        admin: SocketAddr,
-    ) -> HashMap<String, SharedBackend> {
-        let mut out = HashMap::new();
-        for (name, one) in said {
-            let pointer = format!("/backends/{name}");
-            let mut servers = Vec::new();
-            for (at, text) in one.servers.iter().enumerate() {
-                let pointer = format!("{pointer}/servers/{at}");
-                match server(text) {
-                    Ok(server) => {
-                        if let Some(ours) = own_address(&server.authority, listeners, admin) {
-                            self.error(
-                                &pointer,
-                                format!("`{text}` is {ours} of this gateway: a call would go round in circles"),
-                                "name the server that does the work",
-                            );
-                        }
-                        servers.push(server);
-                    }
-                    Err(remedy) => self.error(&pointer, format!("`{text}` is not a server address"), remedy),
-                }
-            }
-            if one.servers.is_empty() {
-                self.error(
-                    &pointer,
-                    format!("backend `{name}` has no servers"),
-                    "add `servers: [\"http://127.0.0.1:9001\"]`",
-                );
-            }
-            let timeout = one.timeout.as_deref().map_or(DEFAULT_TIMEOUT, |text| {
-                self.duration(&format!("{pointer}/timeout"), text, Duration::from_millis(1), Duration::from_secs(3_600))
-            });
-            out.insert(name.clone(), Arc::new(Backend { name: name.clone(), servers, timeout }));
-        }
-        out
-    }
-
     /// Routes as meant; `lists` are their own lists of CAs, in the same order.
     pub(super) fn routes(
         &mut self,
         said: &[RouteSection],
-        (backends, issuers): (&HashMap<String, SharedBackend>, &[Issuer]),
+        known: &Known<'_>,
         lists: &[Option<Arc<Trust>>],
     ) -> Vec<Route> {
         let mut out: Vec<(usize, Route)> = Vec::new();
@@ -81,7 +46,7 @@ impl Meaning<'_> {
                     "give each route its own name",
                 );
             }
-            let route = self.route(&pointer, one, backends, issuers);
+            let route = self.route(&pointer, one, known);
             let trust = lists.get(index).cloned().flatten();
             out.extend(route.map(|route| (index, Route { trust, ..route })));
         }
@@ -89,13 +54,7 @@ impl Meaning<'_> {
         out.into_iter().map(|(_, route)| route).collect()
     }
 
-    fn route(
-        &mut self,
-        pointer: &str,
-        said: &RouteSection,
-        backends: &HashMap<String, SharedBackend>,
-        issuers: &[Issuer],
-    ) -> Option<Route> {
+    fn route(&mut self, pointer: &str, said: &RouteSection, known: &Known<'_>) -> Option<Route> {
         let role = said.user_role.as_deref().unwrap_or(DEFAULT_ROLE);
         let role = RoleName::parse(role)
             .map_err(|error| self.error(&format!("{pointer}/user_role"), error.to_string(), "name a user role"))
@@ -113,9 +72,9 @@ impl Meaning<'_> {
                 None
             }
         };
-        let backend = backends.get(&said.backend).cloned();
+        let backend = known.backends.get(&said.backend).cloned();
         if backend.is_none() && !said.backend.is_empty() {
-            let meant = did_you_mean(&said.backend, backends.keys().map(String::as_str));
+            let meant = did_you_mean(&said.backend, known.backends.keys().map(String::as_str));
             let hint = meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
             self.error(
                 &format!("{pointer}/backend"),
@@ -123,10 +82,6 @@ impl Meaning<'_> {
                 "name one that stands below `backends`",
             );
         }
-        let max_body = said
-            .max_body
-            .as_deref()
-            .map_or(DEFAULT_MAX_BODY, |text| self.size(&format!("{pointer}/max_body"), text, 0, 1 << 40));
         if said.authorization != AuthorizationWord::UserRole && said.user_role.is_some() {
             self.error(
                 &format!("{pointer}/user_role"),
@@ -140,19 +95,56 @@ impl Meaning<'_> {
             AuthorizationWord::ClientCertificate => Authorization::Certificates(names),
             AuthorizationWord::None => Authorization::None,
         };
+        // everything is looked at before anything that is missing ends this
+        let body = self.arrival(pointer, said, known.limits);
+        let rates = Rates {
+            all: self.rate(&format!("{pointer}/rate"), said.rate.as_deref()),
+            each_client: self.rate(&format!("{pointer}/client_rate"), said.client_rate.as_deref()),
+        };
+        let issuers = self.accepted(pointer, said, known.issuers);
+        let accepts = self.accepts(pointer, said);
+        let credential = self.credential(pointer, said);
         Some(Route {
             name: said.name.clone(),
             pattern: pattern?,
             authorization,
             backend: backend?,
-            max_body,
+            body,
+            rates,
+            tunnels: match said.websocket {
+                TunnelWord::FollowToken => Tunnels::FollowToken,
+                TunnelWord::Stay => Tunnels::Stay,
+                TunnelWord::Refuse => Tunnels::Refuse,
+            },
             keep_token: said.keep_token,
             csrf: said.csrf == CsrfWord::Protect,
-            issuers: self.accepted(pointer, said, issuers),
-            accepts: self.accepts(pointer, said),
+            issuers,
+            accepts,
             trust: None,
-            credential: self.credential(pointer, said),
+            credential,
         })
+    }
+
+    /// How bodies may arrive at a route.
+    fn arrival(&mut self, pointer: &str, said: &RouteSection, limits: &Limits) -> Arrival {
+        let most = said.max_body.as_deref();
+        let most = most.map_or(DEFAULT_MAX_BODY, |text| self.size(&format!("{pointer}/max_body"), text, 0, 1 << 40));
+        let mut time = |key: &str, text: &Option<String>, otherwise: Duration| {
+            let pointer = format!("{pointer}/{key}");
+            text.as_deref().map_or(otherwise, |text| self.duration(&pointer, text, Duration::ZERO, DAY))
+        };
+        let gap = time("body_gap", &said.body_gap, limits.body_gap);
+        Arrival { most, gap, time: time("body_time", &said.body_time, limits.body_time) }
+    }
+
+    pub(super) fn rate(&mut self, pointer: &str, text: Option<&str>) -> Option<Rate> {
+        match text?.parse() {
+            Ok(rate) => Some(rate),
+            Err(error) => {
+                self.error(pointer, "this is not a rate", format!("{error}"));
+                None
+            }
+        }
     }
 
     /// Who may call a route by certificate alone.
@@ -273,35 +265,4 @@ impl Meaning<'_> {
             }
         }
     }
-}
-
-fn server(text: &str) -> Result<Server, &'static str> {
-    const SHAPE: &str = "write it as http://host:port, with a base path if need be";
-    let url = Url::parse(text).map_err(|_| SHAPE)?;
-    match url.scheme() {
-        "http" => {}
-        "https" => return Err("https backends are not part of this version; use http:// on a network that you trust"),
-        _ => return Err(SHAPE),
-    }
-    let plain =
-        url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
-    let host = url.host_str().filter(|_| plain).ok_or(SHAPE)?;
-    let port = url.port().unwrap_or(80);
-    let authority = format!("{host}:{port}");
-    let name = HeaderValue::from_str(&authority).map_err(|_| SHAPE)?;
-    Ok(Server { authority: authority.into(), host: name, base_path: url.path().trim_end_matches('/').to_owned() })
-}
-
-/// Whether an address is one of our own, wildcard listeners included.
-fn own_address(authority: &str, listeners: &[Listener], admin: SocketAddr) -> Option<&'static str> {
-    let authority = authority.replace("localhost:", "127.0.0.1:");
-    let target: SocketAddr = authority.parse().ok()?;
-    let same = |ours: SocketAddr| {
-        let everywhere = ours.ip().is_unspecified() && target.ip().is_loopback();
-        ours.port() == target.port() && (ours.ip() == target.ip() || everywhere)
-    };
-    if same(admin) {
-        return Some("the admin listener");
-    }
-    listeners.iter().any(|one| same(one.address)).then_some("a listener")
 }

@@ -19,7 +19,7 @@ pub struct Walk<'a> {
 impl Walk<'_> {
     /// The tree as JSON, without what is at fault.
     pub fn value(&mut self, node: &Node, schema: &Value, pointer: &str) -> Option<Value> {
-        let schema = self.resolve(schema).clone();
+        let schema = self.resolve(schema, node).clone();
         let mut place = node.place.clone();
         place.hidden = HIDDEN.contains(&pointer);
         self.places.put(pointer, place.clone());
@@ -129,15 +129,22 @@ impl Walk<'_> {
         None
     }
 
-    /// Follows references, and takes the first alternative that is not null.
-    fn resolve<'s>(&'s self, schema: &'s Value) -> &'s Value {
+    /// Follows references, and takes the first alternative that is not null, or better one that is of
+    /// the node's kind.
+    fn resolve<'s>(&'s self, schema: &'s Value, node: &Node) -> &'s Value {
         if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
             let target = name.strip_prefix('#').and_then(|pointer| self.schema.pointer(pointer));
-            return target.map_or(schema, |target| self.resolve(target));
+            return target.map_or(schema, |target| self.resolve(target, node));
         }
-        let alternatives = schema.get("anyOf").and_then(Value::as_array);
-        let real = alternatives.and_then(|all| all.iter().find(|one| one.get("type") != Some(&Value::from("null"))));
-        real.map_or(schema, |real| self.resolve(real))
+        let Some(all) = schema.get("anyOf").and_then(Value::as_array) else { return schema };
+        let real = all.iter().map(|one| self.resolve(one, node)).filter(|one| types(one) != ["null"]);
+        let kind = match node.kind {
+            Kind::Map(_) => "object",
+            Kind::List(_) => "array",
+            _ => "string",
+        };
+        let fitting = real.clone().find(|one| allows(one, kind));
+        fitting.or_else(|| real.clone().next()).unwrap_or(schema)
     }
 }
 

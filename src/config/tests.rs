@@ -18,7 +18,7 @@ fn backends_and_routes_are_enough() {
     let loaded = parse("config.yaml", &text, dir.path(), &|_| None).expect("valid");
     assert_eq!(loaded.warnings.list(), []);
     let route = &loaded.config.routes[0];
-    assert_eq!(route.max_body, 40 << 20);
+    assert_eq!(route.body.most, 40 << 20);
     assert!(
         matches!(&route.authorization, crate::domain::route::Authorization::UserRole(role) if role.as_str() == "ESBMessaging.send")
     );

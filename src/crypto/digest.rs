@@ -11,6 +11,13 @@ pub fn sha256(bytes: &[u8]) -> Digest {
     out
 }
 
+/// For what a protocol of old asks, never for what must be hard to forge.
+pub fn sha1(bytes: &[u8]) -> [u8; 20] {
+    let mut out = [0u8; 20];
+    out.copy_from_slice(hash::digest(&hash::SHA1_FOR_LEGACY_USE_ONLY, bytes).as_ref());
+    out
+}
+
 /// Equal or not, in a time that tells nothing but the length.
 pub fn same(a: &[u8], b: &[u8]) -> bool {
     constant_time::verify_slices_are_equal(a, b).is_ok()

@@ -10,6 +10,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 use std::sync::Arc;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 pub struct Identity {
     pub chain: Vec<CertificateDer<'static>>,
@@ -66,6 +67,20 @@ impl Identity {
         Ok(Self { chain, key })
     }
 
+    /// The DNS names that the certificate is for.
+    pub fn dns_names(&self) -> Vec<String> {
+        let Some(Ok((_, leaf))) = self.chain.first().map(|der| X509Certificate::from_der(der)) else {
+            return Vec::new();
+        };
+        let names = leaf.subject_alternative_name().ok().flatten();
+        let names = names.into_iter().flat_map(|names| &names.value.general_names);
+        let dns = names.filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        });
+        dns.collect()
+    }
+
     /// As rustls shows it.
     pub fn certified(self) -> Result<Arc<CertifiedKey>, rustls::Error> {
         CertifiedKey::from_der(self.chain, self.key, &provider()).map(Arc::new)
@@ -79,6 +94,12 @@ fn opened(file: &[u8], password: &SecretString) -> Result<KeyStore, IdentityErro
 
 fn der(certificate: &p12_keystore::Certificate) -> CertificateDer<'static> {
     CertificateDer::from(certificate.as_der().to_vec())
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Self { chain: self.chain.clone(), key: self.key.clone_key() }
+    }
 }
 
 impl fmt::Debug for Identity {

@@ -2,6 +2,7 @@
 //! Knows no file, no socket, no clock: `now` is an argument wherever time matters.
 
 pub mod ca;
+pub mod client_tls;
 pub mod digest;
 mod distrust;
 pub mod dn;

@@ -1,10 +1,11 @@
 //! The decision about one request. A `Permit` is made here alone, owns what was decided and is
 //! spent by forwarding; without one nothing reaches a backend.
 
+use super::backend::Backend;
 use super::csrf;
 use super::instance::Instance;
 use super::reason::Reason;
-use super::route::{Authorization, Backend, Route};
+use super::route::{Arrival, Authorization, Route};
 use super::tenant::Tenant;
 use super::token::Claims;
 use super::trail::{Refusal, Step, Trail, Verdict};
@@ -153,8 +154,8 @@ impl Permit {
         self.route.csrf
     }
 
-    pub fn max_body(&self) -> u64 {
-        self.route.max_body
+    pub fn body(&self) -> &Arrival {
+        &self.route.body
     }
 
     /// The header with which the backend is called on our own behalf.
@@ -206,7 +207,7 @@ pub fn decide(
             return Ok(Decision::Csrf(token));
         }
     }
-    let fits = asked.length.is_none_or(|length| length <= route.max_body);
+    let fits = asked.length.is_none_or(|length| length <= route.body.most);
     trail.of(Step::Size, if fits { Ok(()) } else { Err(Reason::BodyTooLarge.into()) })?;
     let (route, identity) = (route.clone(), caller.map(|caller| caller.identity.clone()));
     Ok(Decision::Permit(Permit { target: asked.target, route, identity, credential: None }))
@@ -220,7 +221,7 @@ fn holds(caller: Option<&Caller>, role: &str, tenant: &Tenant) -> Result<(), Ref
     let in_token = caller.claims.as_ref().is_some_and(|claims| claims.roles.iter().any(|held| held == role));
     let reason = if in_token { Reason::RoleWithdrawn } else { Reason::RoleMissing };
     let detail = Some(format!("role {role}"));
-    Err(Refusal { reason, detail, scope: Some(tenant.scope(role)) })
+    Err(Refusal { detail, scope: Some(tenant.scope(role)), ..reason.into() })
 }
 
 #[cfg(test)]
@@ -228,27 +229,12 @@ mod tests {
     use super::*;
     use crate::crypto::digest::Keyed;
     use crate::domain::instance::Plan;
-    use crate::domain::issuer::Accepted;
     use crate::domain::name::{InstanceName, RoleName};
-    use crate::domain::route::{Accepts, Pattern};
+    use crate::domain::route::open;
     use http::{HeaderMap, Method};
-    use std::time::Duration;
 
     fn route(authorization: Authorization) -> Arc<Route> {
-        let backend = Backend { name: "b".into(), servers: Vec::new(), timeout: Duration::from_secs(1) };
-        Arc::new(Route {
-            name: "r".into(),
-            pattern: Pattern::parse("/r").expect("a pattern"),
-            authorization,
-            backend: Arc::new(backend),
-            max_body: 10,
-            keep_token: false,
-            csrf: false,
-            issuers: Accepted::default(),
-            accepts: Accepts::default(),
-            trust: None,
-            credential: None,
-        })
+        Arc::new(Route { authorization, ..open("/r") })
     }
 
     fn caller(token: &[&str], instance: &[&str]) -> Caller {

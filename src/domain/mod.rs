@@ -3,6 +3,7 @@
 
 pub mod artifact;
 pub mod authorization;
+pub mod backend;
 pub mod client;
 pub mod credential;
 pub mod csrf;
@@ -17,6 +18,7 @@ pub mod material;
 pub mod name;
 pub mod outlook;
 pub mod path;
+pub mod rate;
 pub mod reason;
 pub mod record;
 pub mod role;

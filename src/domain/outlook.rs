@@ -165,8 +165,7 @@ mod tests {
     use crate::domain::instance::{Instance, Plan};
     use crate::domain::key::{CertificateDetails, Credential, Matching};
     use crate::domain::name::{InstanceName, KeyName, RoleName};
-    use crate::domain::route::{Accepts, Backend, Pattern};
-    use std::time::Duration;
+    use crate::domain::route::open;
 
     /// A client with a key that the CA issued, and the route that its role opens.
     fn opened(ca: &Certificate) -> (Clients, Route) {
@@ -192,20 +191,7 @@ mod tests {
             created: 0,
             credential: Credential::CertificateExternal { details, matching: Matching::Pinned },
         });
-        let backend = Backend { name: "b".into(), servers: Vec::new(), timeout: Duration::from_secs(1) };
-        let route = Route {
-            name: "orders".into(),
-            pattern: Pattern::parse("/orders").expect("a pattern"),
-            authorization: Authorization::UserRole(role),
-            backend: Arc::new(backend),
-            max_body: 1,
-            keep_token: false,
-            csrf: false,
-            issuers: crate::domain::issuer::Accepted::default(),
-            accepts: Accepts::default(),
-            trust: None,
-            credential: None,
-        };
+        let route = Route { name: "orders".into(), authorization: Authorization::UserRole(role), ..open("/orders") };
         (clients, route)
     }
 

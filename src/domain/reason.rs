@@ -41,6 +41,10 @@ reasons! {
     TargetForm: "target-form", "bad_request", 400, "RFC 9112 3.2", "send a path; this is no forward proxy";
     MethodUnsupported: "method-unsupported", "method_not_allowed", 405, "RFC 9110 15.5.6", "use an ordinary HTTP method";
     HostInvalid: "host-invalid", "bad_request", 400, "RFC 9112 3.2", "send one valid Host header that agrees with the target";
+    FramingLength: "framing-length", "bad_framing", 400, "RFC 9112 6.3", "send one Content-Length, or Transfer-Encoding: chunked, not both and neither twice";
+    FramingLine: "framing-line", "bad_framing", 400, "RFC 9112 2.2", "end each line of the head with CR LF";
+    TransferCoding: "transfer-coding", "unknown_coding", 501, "RFC 9112 6.1", "send the body with Content-Length or Transfer-Encoding: chunked";
+    Overloaded: "overloaded", "overloaded", 503, "RFC 9110 15.6.4", "more requests are under way than limits.requests allows; add capacity, or raise it";
     NoRoute: "no-route", "no_such_flow", 404, "RFC 9110 15.5.5", "compare the path with the routes in config.yaml";
     // who calls
     AuthorizationRepeated: "authorization-repeated", "invalid_request", 400, "RFC 6750 2", "send one Authorization header";
@@ -73,7 +77,11 @@ reasons! {
     CsrfMissing: "csrf-missing", "csrf_token_required", 403, "RFC 9110 15.5.4", "fetch a token first: GET or HEAD the path with X-CSRF-Token: fetch, then send it with the changing call";
     CsrfOther: "csrf-other", "csrf_token_required", 403, "RFC 9110 15.5.4", "the token is of another caller or route, or over; fetch another";
     BodyTooLarge: "body-too-large", "body_too_large", 413, "RFC 9110 15.5.14", "send a smaller body, or raise the route's max_body";
+    BodyTooSlow: "body-too-slow", "body_too_slow", 408, "RFC 9110 15.5.9", "send the body without long pauses, or raise the route's body_gap and body_time";
+    RouteRate: "route-rate", "rate_exceeded", 429, "RFC 6585 4", "the route's `rate` is used up by its callers together; wait as Retry-After says, or raise it";
+    ClientRate: "client-rate", "rate_exceeded", 429, "RFC 6585 4", "the client has used up its `client_rate`; wait as Retry-After says, or raise it";
     // the token endpoint
+    TokenRate: "token-rate", "rate_exceeded", 429, "RFC 6585 4", "keep a token until it ends instead of asking for another; or raise limits.token_rate";
     MethodNotAllowed: "method-not-allowed", "invalid_request", 405, "RFC 6749 3.2", "use POST";
     RequestTooLarge: "token-request-too-large", "invalid_request", 413, "RFC 9110 15.5.14", "a token request is a few hundred bytes";
     RequestTooSlow: "token-request-too-slow", "invalid_request", 408, "RFC 9110 15.5.9", "send the request without pauses";
@@ -116,6 +124,9 @@ reasons! {
     BackendUnreachable: "backend-unreachable", "backend_unreachable", 502, "RFC 9110 15.6.3", "start the backend, or correct its address in config.yaml";
     BackendFailed: "backend-failed", "backend_failed", 502, "RFC 9110 15.6.3", "the backend broke off or did not speak HTTP; look at its log";
     BackendTimeout: "backend-timeout", "backend_timeout", 504, "RFC 9110 15.6.5", "the backend did not answer in time; raise the backend's timeout if it may take longer";
+    BackendBusy: "backend-busy", "backend_busy", 503, "RFC 9110 15.6.4", "every server has as many calls as its backend's max_requests or max_connections allows";
+    BackendOut: "backend-out", "backend_unreachable", 503, "RFC 9110 15.6.4", "every server has failed again and again and is tried four times a second until it answers; look at the backend";
+    TunnelRefused: "tunnel-refused", "backend_failed", 502, "RFC 6455 4.1", "the backend did not agree to the WebSocket as RFC 6455 asks; look at its log";
     ClientAborted: "client-aborted", "client_aborted", 400, "RFC 9112 8", "the caller went away or sent a broken body";
     Draining: "draining", "draining", 503, "RFC 9110 15.6.4", "the gateway is stopping; try another replica or again shortly";
     Internal: "internal", "internal", 500, "RFC 9110 15.6.1", "a fault of the gateway; report it with the request id";
@@ -128,6 +139,12 @@ pub fn public_text(code: &str) -> &'static str {
         "target_too_long" => "path and query are too long",
         "bad_request" => "the request is not a valid HTTP request for this server",
         "method_not_allowed" => "this method is not available here",
+        "bad_framing" => "where the request ends can be read in more than one way",
+        "unknown_coding" => "the transfer coding of the body is not known here",
+        "overloaded" => "the gateway has too much to do; try again shortly",
+        "body_too_slow" => "the request body came too slowly",
+        "rate_exceeded" => "too many requests; wait as long as Retry-After says",
+        "backend_busy" => "the service behind this path has too much to do; try again shortly",
         "no_such_flow" => "nothing is published at this path",
         "invalid_request" => "the request is malformed, or says one thing in two ways",
         "token_required" => "this path needs an access token, sent as Authorization: Bearer",

@@ -1,12 +1,15 @@
 //! Routes: published paths, the role each needs, the backend behind it. The longest match wins.
 
+use super::backend::Backend;
 use super::issuer::Accepted;
 use super::name::{ArtifactName, RoleName};
 use super::path::NormalPath;
+use super::rate::Rate;
 use crate::crypto::trust::Trust;
 use crate::crypto::x509::Names;
-use http::{HeaderName, HeaderValue};
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use http::HeaderName;
+use std::collections::{HashMap, HashSet};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// Who may call a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,23 +43,33 @@ impl Default for Accepts {
     }
 }
 
-/// An HTTP server that takes forwarded calls.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Server {
-    /// `host:port`, as it is connected to.
-    pub authority: Arc<str>,
-    /// The same, ready to be sent as Host.
-    pub host: HeaderValue,
-    /// Put before the forwarded path; empty or `/something` without a final slash.
-    pub base_path: String,
+/// What becomes of calls that ask for a tunnel, as WebSockets do (RFC 6455, RFC 8441).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Tunnels {
+    /// Ends when its caller's token ends, is revoked or loses the role.
+    #[default]
+    FollowToken,
+    /// Lasts as long as its two ends want.
+    Stay,
+    Refuse,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backend {
-    pub name: String,
-    pub servers: Vec<Server>,
-    /// Until the head of the answer.
-    pub timeout: Duration,
+/// How a request's body may arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// Bytes.
+    pub most: u64,
+    /// Between two pieces; zero is no bound.
+    pub gap: Duration,
+    /// The whole of it; zero is no bound.
+    pub time: Duration,
+}
+
+/// How often a route may be called.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rates {
+    pub all: Option<Rate>,
+    pub each_client: Option<Rate>,
 }
 
 #[derive(Debug, Clone)]
@@ -65,8 +78,9 @@ pub struct Route {
     pub pattern: Pattern,
     pub authorization: Authorization,
     pub backend: Arc<Backend>,
-    /// Bytes.
-    pub max_body: u64,
+    pub body: Arrival,
+    pub rates: Rates,
+    pub tunnels: Tunnels,
     pub keep_token: bool,
     /// Whether changing calls need a token that a reading one has fetched.
     pub csrf: bool,
@@ -173,6 +187,29 @@ impl Routes {
         out
     }
 
+    /// The same, with backends that go on from how their servers have fared before.
+    pub fn succeed(mut routes: Vec<Route>, before: &Self) -> Self {
+        let known: HashMap<_, _> = before.backends().map(|backend| (backend.name.as_str(), backend)).collect();
+        let mut fresh = HashMap::new();
+        for route in &mut routes {
+            let renewed = fresh.entry(route.backend.name.clone()).or_insert_with(|| {
+                let mut backend = Backend::clone(&route.backend);
+                if let Some(before) = known.get(backend.name.as_str()) {
+                    backend.inherit(before);
+                }
+                Arc::new(backend)
+            });
+            route.backend = renewed.clone();
+        }
+        Self::new(routes)
+    }
+
+    /// Each backend once.
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        let mut seen = HashSet::new();
+        self.all.iter().map(|route| &route.backend).filter(move |backend| seen.insert(backend.name.as_str()))
+    }
+
     pub fn find(&self, path: &NormalPath<'_>) -> Option<&Arc<Route>> {
         let folded = &*path.folded;
         if let Some(route) = self.exact.get(folded) {
@@ -192,26 +229,33 @@ impl Routes {
     }
 }
 
+/// A route that everybody may call, with everything else as it is by default.
+#[cfg(test)]
+pub fn open(pattern: &str) -> Route {
+    Route {
+        name: "r".into(),
+        pattern: Pattern::parse(pattern).expect("a pattern"),
+        authorization: Authorization::None,
+        backend: Arc::new(super::backend::anywhere()),
+        body: Arrival { most: 10, gap: Duration::ZERO, time: Duration::ZERO },
+        rates: Rates::default(),
+        tunnels: Tunnels::default(),
+        keep_token: false,
+        csrf: false,
+        issuers: Accepted::default(),
+        accepts: Accepts::default(),
+        trust: None,
+        credential: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     fn routes(patterns: &[&str]) -> Routes {
-        let backend = Arc::new(Backend { name: "b".into(), servers: Vec::new(), timeout: Duration::from_secs(1) });
-        let route = |pattern: &&str| Route {
-            name: (*pattern).to_owned(),
-            pattern: Pattern::parse(pattern).expect("a pattern"),
-            authorization: Authorization::None,
-            backend: backend.clone(),
-            max_body: 1,
-            keep_token: false,
-            csrf: false,
-            issuers: Accepted::default(),
-            accepts: Accepts::default(),
-            trust: None,
-            credential: None,
-        };
+        let route = |pattern: &&str| Route { name: (*pattern).to_owned(), ..open(pattern) };
         Routes::new(patterns.iter().map(route).collect())
     }
 

@@ -10,6 +10,7 @@ pub enum Step {
     Role,
     Csrf,
     Size,
+    Rate,
     Credential,
     Forward,
     Request,
@@ -26,6 +27,7 @@ impl Step {
             Self::Role => "role",
             Self::Csrf => "csrf",
             Self::Size => "size",
+            Self::Rate => "rate",
             Self::Credential => "credential",
             Self::Forward => "forward",
             Self::Request => "request",
@@ -91,17 +93,19 @@ pub struct Refusal {
     pub detail: Option<String>,
     /// The scope that was needed (RFC 6750, 3).
     pub scope: Option<String>,
+    /// Seconds after which another try may fare better.
+    pub wait: Option<u32>,
 }
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None, scope: None }
+        Self { reason, detail: None, scope: None, wait: None }
     }
 }
 
 impl Refusal {
     pub fn because(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: Some(detail.into()), scope: None }
+        Self { reason, detail: Some(detail.into()), ..reason.into() }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::crypto::digest::Digest;
 use crate::crypto::jws;
 use crate::domain::grant::{self, Parameters, Proof};
 use crate::domain::instance::Instance;
+use crate::domain::rate::Allowance;
 use crate::domain::reason::Reason;
 use crate::domain::token::{self, Claims, Revocation};
 use crate::domain::trail::{Refusal, Step, Trail};
@@ -53,6 +54,7 @@ impl Gateway {
         &self,
         sender: &Sender<'_>,
         client: &mut Option<String>,
+        allowance: &mut Option<Allowance>,
         trail: &mut Trail,
     ) -> Result<Issued, Refusal> {
         let now = self.clock.now();
@@ -62,7 +64,9 @@ impl Gateway {
         let parameters = trail.of(Step::Request, Parameters::parse(sender.query, sender.body))?;
 
         // 2. by whom
-        let proof = trail.of(Step::Authenticate, self.authenticate(sender, &parameters, &settings, now))?;
+        let proof = self.authenticate(sender, &parameters, &settings, now);
+        let who = |proof: &Proof| proof.client.instance.client_id.clone();
+        let proof = trail.of(Step::Authenticate, self.spend_token(proof, who, sender.peer, allowance))?;
         let instance = &proof.client.instance;
         *client = Some(instance.client_id.clone());
         let bound_to = trail.of(Step::Authenticate, self.binding(sender, instance, now))?;

@@ -17,6 +17,7 @@ mod mirror;
 pub mod outbound;
 pub mod outward;
 mod places;
+mod rates;
 pub mod signer;
 pub mod state;
 
@@ -31,9 +32,11 @@ use finder::Finder;
 use issuers::Keys;
 use outbound::Wants;
 use outward::Outward;
+use rates::Rates;
 use signer::Signer;
 use state::State;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// The time, injected so that tests can set it. Unix seconds.
 pub trait Clock: Send + Sync {
@@ -44,6 +47,8 @@ pub trait Clock: Send + Sync {
 pub struct Gateway {
     pub state: Arc<State>,
     pub clock: Arc<dyn Clock>,
+    /// For what is measured in time that never jumps.
+    pub started: Instant,
     signer: Signer,
     tokens: SharedTokens,
     forwarded: certificate::Forwarded,
@@ -51,6 +56,7 @@ pub struct Gateway {
     wants: Wants,
     finder: Finder,
     keys: Keys,
+    pub rates: Rates,
 }
 
 impl Gateway {
@@ -59,6 +65,7 @@ impl Gateway {
         Self {
             state,
             clock,
+            started: Instant::now(),
             signer,
             tokens: SharedTokens::default(),
             forwarded: certificate::forwarded(),
@@ -66,6 +73,7 @@ impl Gateway {
             wants,
             finder,
             keys,
+            rates: Rates::default(),
         }
     }
 }

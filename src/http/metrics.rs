@@ -73,6 +73,12 @@ impl Registry {
             None,
             "certificates, CAs and revocation lists that will have ended within so many days".into(),
         );
+        recorder.describe_gauge(
+            "flowgate_backend_server_up".into(),
+            None,
+            "1 if a server gets calls, 0 while it is left out".into(),
+        );
+        recorder.describe_gauge("flowgate_backend_calls".into(), None, "calls under way at a server".into());
         Some(Self(Arc::new(recorder)))
     }
 
@@ -99,6 +105,12 @@ impl Registry {
     /// A gauge about one outbound credential, of which an operator has a few hundred at most.
     pub fn of_credential(&self, name: &'static str, credential: &str) -> Gauge {
         let labels = vec![Label::new("credential", credential.to_owned())];
+        self.0.register_gauge(&Key::from_parts(name, labels), &META)
+    }
+
+    /// A gauge about one server of a backend.
+    pub fn of_server(&self, name: &'static str, backend: &str, server: &str) -> Gauge {
+        let labels = vec![Label::new("backend", backend.to_owned()), Label::new("server", server.to_owned())];
         self.0.register_gauge(&Key::from_parts(name, labels), &META)
     }
 

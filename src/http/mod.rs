@@ -13,20 +13,25 @@ mod reply;
 mod token;
 mod trace;
 
+use crate::domain::rate::Allowance;
+use crate::domain::reason::Reason;
 use crate::domain::route::PRODUCT_PATHS;
 use crate::domain::trail::{Refusal, Trail};
 use crate::gateway::{Gateway, LaneTokens, Seen};
 use crate::net::body::Upload;
 use crate::net::forward::Forwarder;
 use crate::net::peer::Peer;
+use crate::net::roster::Conduct;
 use access_log::AccessLog;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use metrics::Metrics;
 pub use observe::ReplyBody;
 use observe::{Observe, Observed};
+use reply::Door;
+use std::cell::Cell;
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,16 +47,22 @@ pub struct Lane {
     log: AccessLog,
     metrics: Metrics,
     ids: Ids,
+    /// Under way.
+    requests: Cell<usize>,
+    lanes: usize,
 }
 
 impl Lane {
-    pub fn new(gateway: Arc<Gateway>, log: AccessLog, metrics: Metrics) -> Rc<Self> {
+    /// One of so many lanes.
+    pub fn new(gateway: Arc<Gateway>, log: AccessLog, metrics: Metrics, lanes: usize) -> Rc<Self> {
         let limits = gateway.state.limits.load_full();
         Rc::new(Self {
             tokens: LaneTokens::new(limits.token_cache),
-            forwarder: Forwarder::new(limits.idle_backend_connections),
+            forwarder: Forwarder::new(limits.idle_backend_connections, lanes, gateway.started),
             router: token::router(gateway.clone()),
             ids: Ids::new(),
+            requests: Cell::new(0),
+            lanes,
             gateway,
             log,
             metrics,
@@ -61,14 +72,14 @@ impl Lane {
     /// Small work that may wait for a quiet moment: hands the log on, closes stale connections.
     pub fn tick(&self) {
         self.log.flush();
-        self.forwarder.pool().sweep();
+        self.forwarder.sweep();
     }
 }
 
 /// The service of one connection, outermost layer first.
-pub fn service(lane: &Rc<Lane>, peer: Rc<Peer>) -> Observed<Dispatch> {
-    let dispatch = Dispatch { lane: lane.clone(), peer: peer.clone() };
-    tower::ServiceBuilder::new().layer(Observe::new(lane.clone(), peer)).service(dispatch)
+pub fn service(lane: &Rc<Lane>, peer: Rc<Peer>, conduct: Rc<Conduct>) -> Observed<Dispatch> {
+    let dispatch = Dispatch { lane: lane.clone(), peer: peer.clone(), conduct: conduct.clone() };
+    tower::ServiceBuilder::new().layer(Observe::new(lane.clone(), peer, conduct)).service(dispatch)
 }
 
 /// A request with the ids it goes by.
@@ -96,6 +107,8 @@ pub struct Told {
     pub client: Option<String>,
     /// The token server's endpoint.
     pub endpoint: Option<&'static str>,
+    /// Where the caller stands with its rate.
+    pub allowance: Option<Allowance>,
 }
 
 /// Splits the product's own paths from the published ones.
@@ -103,6 +116,17 @@ pub struct Told {
 pub struct Dispatch {
     lane: Rc<Lane>,
     peer: Rc<Peer>,
+    conduct: Rc<Conduct>,
+}
+
+impl Dispatch {
+    /// What is judged of every request, whomever it is for: where it ends, and whether there is room
+    /// for it.
+    fn judge(&self, request: &Request<Incoming>) -> Result<(), Reason> {
+        self.conduct.judge(request.method())?;
+        let most = self.lane.gateway.state.limits.load().requests.div_ceil(self.lane.lanes);
+        if self.lane.requests.get() > most { Err(Reason::Overloaded) } else { Ok(()) }
+    }
 }
 
 impl tower::Service<Inbound> for Dispatch {
@@ -117,14 +141,27 @@ impl tower::Service<Inbound> for Dispatch {
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let (lane, peer) = (self.lane.clone(), self.peer.clone());
         let path = inbound.request.uri().path();
+        if let Err(reason) = self.judge(&inbound.request) {
+            let door = if product(path) { Door::TokenServer } else { Door::Gateway };
+            return Box::pin(ready(Ok(refused(reason, door, inbound))));
+        }
         if below(path, destinations::ROOT) {
             Box::pin(async move { Ok(destinations::serve(&lane, &peer, inbound).await) })
         } else if product(path) {
             Box::pin(async move { Ok(token::serve(&lane, &peer, inbound).await) })
         } else {
-            Box::pin(async move { Ok(proxy::serve(&lane, &peer, inbound).await) })
+            let conduct = self.conduct.clone();
+            Box::pin(async move { Ok(proxy::serve(&lane, &peer, &conduct, inbound).await) })
         }
     }
+}
+
+/// Answers a request that is judged no further.
+fn refused(reason: Reason, door: Door, inbound: Inbound) -> Outcome {
+    let refusal = Refusal::from(reason);
+    let response = reply::refusal(door, &refusal, &inbound.request_id).map(ReplyBody::Own);
+    let told = Told { refusal: Some(refusal), ..Told::default() };
+    Outcome { response, told, upload: Upload::of(inbound.request.into_body()) }
 }
 
 /// Whether a path is the product's own. Compared as it came: a path that only normalises to one of

@@ -6,6 +6,7 @@ use super::{Inbound, Lane, Outcome, Told};
 use crate::net::body::{Answer, Upload};
 use crate::net::headers::X_REQUEST_ID;
 use crate::net::peer::{Peer, PeerCertificate};
+use crate::net::roster::Conduct;
 use axum::body::Body as AxumBody;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, REFERER, USER_AGENT};
@@ -74,6 +75,7 @@ pub struct Watched {
 struct Account {
     lane: Rc<Lane>,
     peer: Rc<Peer>,
+    conduct: Rc<Conduct>,
     start: Instant,
     method: Method,
     path: Option<PathAndQuery>,
@@ -96,10 +98,13 @@ impl Account {
 }
 
 impl Watched {
-    fn close(&mut self, whole: bool) {
+    /// Its end; `cancelled` if it was the client who did not want the rest.
+    fn close(&mut self, whole: bool, cancelled: bool) {
         let Some(account) = self.account.take() else { return };
         let elapsed = account.start.elapsed();
         let lane = &account.lane;
+        lane.requests.set(lane.requests.get() - 1);
+        account.conduct.finish(cancelled);
         lane.metrics.count(&account.told, account.status, elapsed);
         lane.log.write(&Line {
             now: lane.gateway.clock.now(),
@@ -130,8 +135,8 @@ impl Body for Watched {
         let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
-            Some(Err(_)) => this.close(false),
-            None => this.close(true),
+            Some(Err(_)) => this.close(false, false),
+            None => this.close(true, false),
         }
         Poll::Ready(frame)
     }
@@ -149,7 +154,7 @@ impl Drop for Watched {
     /// A body without bytes is never polled; one that was not read to its end was given up.
     fn drop(&mut self) {
         let whole = self.inner.is_end_stream();
-        self.close(whole);
+        self.close(whole, !whole);
         if let Some(upload) = self.upload.take() {
             upload.linger();
         }
@@ -160,11 +165,12 @@ impl Drop for Watched {
 pub struct Observe {
     lane: Rc<Lane>,
     peer: Rc<Peer>,
+    conduct: Rc<Conduct>,
 }
 
 impl Observe {
-    pub fn new(lane: Rc<Lane>, peer: Rc<Peer>) -> Self {
-        Self { lane, peer }
+    pub fn new(lane: Rc<Lane>, peer: Rc<Peer>, conduct: Rc<Conduct>) -> Self {
+        Self { lane, peer, conduct }
     }
 }
 
@@ -172,7 +178,7 @@ impl<S> tower::Layer<S> for Observe {
     type Service = Observed<S>;
 
     fn layer(&self, inner: S) -> Observed<S> {
-        Observed { inner, lane: self.lane.clone(), peer: self.peer.clone() }
+        Observed { inner, lane: self.lane.clone(), peer: self.peer.clone(), conduct: self.conduct.clone() }
     }
 }
 
@@ -182,6 +188,7 @@ pub struct Observed<S> {
     inner: S,
     lane: Rc<Lane>,
     peer: Rc<Peer>,
+    conduct: Rc<Conduct>,
 }
 
 impl<S> tower::Service<Request<Incoming>> for Observed<S>
@@ -199,9 +206,12 @@ where
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let (request_id, traceparent) = self.lane.ids.of(request.headers(), self.peer.trusted);
+        self.conduct.begin();
+        self.lane.requests.set(self.lane.requests.get() + 1);
         let account = Account {
             lane: self.lane.clone(),
             peer: self.peer.clone(),
+            conduct: self.conduct.clone(),
             start: Instant::now(),
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
@@ -264,7 +274,7 @@ impl<F> Drop for Watching<F> {
             account.status = GONE;
             let mut gone =
                 Watched { inner: ReplyBody::Own(Full::default()), bytes: 0, account: Some(account), upload: None };
-            gone.close(false);
+            gone.close(false, true);
         }
     }
 }

@@ -2,16 +2,21 @@
 //! problem body (RFC 9457) at the gateway.
 
 use crate::domain::csrf::X_CSRF_TOKEN;
+use crate::domain::rate::Allowance;
 use crate::domain::reason::{Reason, public_text};
 use crate::domain::trail::Refusal;
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
 /// Seconds after which a busy server may be asked again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const FRAMING: [Reason; 4] = [Reason::FramingLength, Reason::FramingLine, Reason::TransferCoding, Reason::BodyTooSlow];
 
 pub type Short = Response<Full<Bytes>>;
 
@@ -70,10 +75,30 @@ pub fn refusal(door: Door, refusal: &Refusal, request_id: &HeaderValue) -> Short
         // by which clients know that they are to fetch one
         response.headers_mut().insert(X_CSRF_TOKEN, HeaderValue::from_static("Required"));
     }
-    if row.status == 503 {
+    if let Some(wait) = refusal.wait {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait));
+    } else if row.status == 503 {
         response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
     }
+    if FRAMING.contains(&refusal.reason) {
+        // nobody knows where the next request would begin
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
+}
+
+/// Tells a caller where it stands with its rate (draft-ietf-httpapi-ratelimit-headers-10).
+pub fn allow(headers: &mut HeaderMap, allowance: Option<Allowance>) {
+    let Some(Allowance { rate, left, full_in }) = allowance else { return };
+    let fields = [
+        (RATE_LIMIT_POLICY, format!("\"default\";q={};w={}", rate.requests, rate.window())),
+        (RATE_LIMIT, format!("\"default\";r={left};t={full_in}")),
+    ];
+    for (name, text) in fields {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 /// RFC 6750, 3: no error code when no token was sent.
@@ -140,6 +165,11 @@ pub fn cacheable(body: &Value) -> Short {
     response
 }
 
+/// The head with which a tunnel begins.
+pub fn tunnel(head: Response<()>) -> Short {
+    head.map(|()| Full::default())
+}
+
 /// A token against forged calls, for the caller that asked for it alone.
 pub fn csrf(token: HeaderValue) -> Short {
     let mut response = empty(StatusCode::OK);
@@ -180,7 +210,7 @@ mod tests {
         assert_eq!(status, 401);
         assert!(challenge.expect("a challenge").contains("error=\"invalid_token\""));
         let scope = Some("it!b1.a".to_owned());
-        let (status, challenge) = told(Door::Gateway, Refusal { reason: Reason::RoleMissing, detail: None, scope });
+        let (status, challenge) = told(Door::Gateway, Refusal { scope, ..Reason::RoleMissing.into() });
         let challenge = challenge.expect("a challenge");
         assert_eq!(status, 403);
         assert!(challenge.contains("error=\"insufficient_scope\"") && challenge.ends_with("scope=\"it!b1.a\""));

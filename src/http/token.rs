@@ -156,15 +156,18 @@ where
     let (told, outcome) = case(gateway, read, Told { endpoint: Some(endpoint), ..Told::default() }).await;
     match outcome {
         Ok(value) => {
+            let mut response = answer(value);
+            reply::allow(response.headers_mut(), told.allowance);
             tell(&context, told);
-            answer(value).into_response()
+            response.into_response()
         }
         Err(refusal) => refuse(&context, told, refusal),
     }
 }
 
 fn refuse(context: &Context, mut told: Told, refusal: Refusal) -> Response {
-    let response = reply::refusal(Door::TokenServer, &refusal, &context.request_id);
+    let mut response = reply::refusal(Door::TokenServer, &refusal, &context.request_id);
+    reply::allow(response.headers_mut(), told.allowance);
     told.refusal = Some(refusal);
     tell(context, told);
     response.into_response()
@@ -177,7 +180,7 @@ fn tell(context: &Context, told: Told) {
 async fn issue(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     let case = |gateway: Arc<Gateway>, read: Read, mut told: Told| async move {
         let outcome = match read.sender() {
-            Ok(sender) => gateway.issue(&sender, &mut told.client, &mut told.trail).await,
+            Ok(sender) => gateway.issue(&sender, &mut told.client, &mut told.allowance, &mut told.trail).await,
             Err(refusal) => Err(refusal),
         };
         (told, outcome)

@@ -1,7 +1,7 @@
 //! One HTTPS request of our own: what `flowgate token get` sends.
 
+use crate::crypto::client_tls;
 use crate::crypto::identity::Identity;
-use crate::crypto::trust::provider;
 use bytes::Bytes;
 use http::response::Parts;
 use http::{Request, StatusCode};
@@ -88,15 +88,5 @@ fn config(cas: &[CertificateDer<'static>], auth: Option<Identity>) -> Result<Cli
     } else {
         roots.add_parsable_certificates(cas.iter().cloned());
     }
-    tls(roots, auth)
-}
-
-/// A TLS client that trusts these roots.
-pub(super) fn tls(roots: RootCertStore, auth: Option<Identity>) -> Result<ClientConfig, rustls::Error> {
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    let builder = builder.with_root_certificates(roots);
-    match auth {
-        Some(auth) => builder.with_client_auth_cert(auth.chain, auth.key),
-        None => Ok(builder.with_no_client_auth()),
-    }
+    client_tls::config(roots, auth)
 }

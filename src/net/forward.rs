@@ -3,22 +3,33 @@
 use super::body::{Answer, Broken, Outgoing, Upload};
 use super::headers::{self, Introduction};
 use super::peer::Peer;
-use super::pool::{Lent, Pool};
+use super::pool::{Lent, NoConnection, Pool};
+use super::roster::Conduct;
+use crate::domain::backend::{Backend, NoServer, Server};
 use crate::domain::decision::Permit;
 use crate::domain::reason::Reason;
-use crate::domain::route::{Backend, Server};
+use crate::domain::route::Arrival;
 use crate::domain::trail::Refusal;
-use http::header::{HOST, TRANSFER_ENCODING};
-use http::uri::PathAndQuery;
+use http::header::{HOST, TE, TRANSFER_ENCODING};
+use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri, Version, request};
 use http_body::Body;
 use hyper::body::Incoming;
 use std::cell::Cell;
+use std::error::Error;
+use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+use tower::retry::budget::{Budget, TpsBudget};
+
+/// How often a call finds that an idle connection has ended before it is given up.
+const STALE: u32 = 3;
 
 /// What travels with a request besides its permit.
 pub struct Journey<'a> {
     pub peer: &'a Peer,
+    pub conduct: &'a Conduct,
     pub request_id: &'a HeaderValue,
     pub traceparent: &'a HeaderValue,
 }
@@ -26,17 +37,30 @@ pub struct Journey<'a> {
 /// A lane's way to the backends.
 #[derive(Debug)]
 pub struct Forwarder {
-    pool: Rc<Pool>,
-    turn: Cell<usize>,
+    started: Instant,
+    pool: Pool,
+    chance: Cell<u64>,
+    /// Of the calls of the last seconds, a fifth may be tried again, and ten per second in any case.
+    budget: TpsBudget,
+}
+
+/// What is known of a call while servers are tried.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    tried: u64,
+    stale: u32,
+    last: Option<Refusal>,
 }
 
 impl Forwarder {
-    pub fn new(idle_connections: usize) -> Self {
-        Self { pool: Pool::new(idle_connections), turn: Cell::new(0) }
+    /// Of one of so many lanes, in a process that began at a time.
+    pub fn new(idle_connections: usize, lanes: usize, started: Instant) -> Self {
+        let budget = TpsBudget::new(Duration::from_secs(10), 10, 0.2);
+        Self { started, pool: Pool::new(idle_connections, lanes), chance: Cell::new(1), budget }
     }
 
-    pub fn pool(&self) -> &Rc<Pool> {
-        &self.pool
+    pub fn sweep(&self) {
+        self.pool.sweep();
     }
 
     /// Sends the request and returns the head of the answer with its body still under way.
@@ -47,34 +71,28 @@ impl Forwarder {
         upload: Option<Rc<Upload>>,
         journey: &Journey<'_>,
     ) -> Result<Response<Answer>, Refusal> {
+        // 1. dressed for the backend
         let backend = permit.backend().clone();
-        let body = Outgoing::new(upload.clone(), permit.max_body());
-        headers::to_backend(
-            &mut parts,
-            &Introduction {
-                peer: journey.peer,
-                request_id: journey.request_id,
-                traceparent: journey.traceparent,
-                identity: permit.identity(),
-                keep_token: permit.keep_token(),
-                csrf: permit.csrf(),
-                credential: permit.credential(),
-            },
-        );
-        // a length that is not known must be framed, whatever the method
-        if !body.is_end_stream() && body.size_hint().exact().is_none() {
-            parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        if let Some(upload) = &upload {
+            let still = Arrival { gap: Duration::ZERO, time: Duration::ZERO, ..*permit.body() };
+            upload.bound(if headers::is_grpc(&parts.headers) { &still } else { permit.body() });
         }
-        parts.version = Version::HTTP_11;
+        let body = Outgoing::new(upload.clone(), permit.body().most);
+        dress(&mut parts, &permit, journey);
         let target = permit.target().path_and_query().clone();
-        let sending = self.send(&backend, &target, Request::from_parts(parts, body));
-        let outcome = match tokio::time::timeout(backend.timeout, sending).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Refusal::because(Reason::BackendTimeout, format!("backend {}", backend.name))),
+
+        // 2. sent to one of its servers
+        let deadline = backend.times.total.map(|total| Instant::now() + total);
+        let sending = self.send(&backend, &target, Request::from_parts(parts, body), upload.as_deref());
+        let sent = match deadline {
+            Some(deadline) => timeout_at(deadline, sending).await.unwrap_or_else(|_| Err(late(&backend))),
+            None => sending.await,
         };
-        let (mut response, lent) = outcome.map_err(|refusal| blame(refusal, upload.as_deref()))?;
+
+        // 3. answered
+        let (mut response, lent) = sent.map_err(|refusal| blame(refusal, upload.as_deref()))?;
         headers::to_client(response.headers_mut());
-        Ok(response.map(|body| Answer::new(body, lent)))
+        Ok(response.map(|body| Answer::new(body, Some(lent), &backend.times, deadline)))
     }
 
     async fn send(
@@ -82,58 +100,222 @@ impl Forwarder {
         backend: &Backend,
         target: &PathAndQuery,
         mut request: Request<Outgoing>,
+        upload: Option<&Upload>,
     ) -> Result<(Response<Incoming>, Lent), Refusal> {
-        let failed = |reason, detail: String| Refusal::because(reason, format!("backend {}: {detail}", backend.name));
-        // an idle connection may have ended unnoticed: then the request was not sent and comes back
-        for _ in 0..=2 {
-            let (server, mut lent) = self.connection(backend).await?;
-            address(&mut request, server, target).map_err(|detail| failed(Reason::Internal, detail))?;
-            match lent.sender().try_send_request(request).await {
-                Ok(response) => return Ok((response, lent)),
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if lent.reused => request = unsent,
-                    _ => return Err(failed(Reason::BackendFailed, error.error().to_string())),
-                },
-            }
+        let mut tries = Tries::default();
+        let repeatable = upload.is_none() && request.method().is_idempotent();
+        self.budget.deposit();
+        loop {
+            let at = self.choose(backend, &mut tries)?;
+            let server = &backend.servers[at];
+            let mut lent = match self.pool.lend(backend, server).await {
+                Ok(lent) => lent,
+                Err(error) => {
+                    self.no_connection(backend, at, &error, &mut tries)?;
+                    continue;
+                }
+            };
+            address(&mut request, server, target, lent.is_http2())
+                .map_err(|detail| refused(Reason::Internal, backend, &detail))?;
+            let spare = (repeatable && lent.reused).then(|| copy(&request));
+            let Some(answer) = head(lent.send(request), backend.times.answer, upload).await else {
+                self.failed(backend, server);
+                return Err(late(backend));
+            };
+            let mut error = match answer {
+                Ok(response) if backend.holds_against(response.status().as_u16()) => {
+                    self.failed(backend, server);
+                    return Ok((response, lent));
+                }
+                Ok(response) => {
+                    server.standing.succeeded();
+                    return Ok((response, lent));
+                }
+                Err(error) => error,
+            };
+            let failure = refused(Reason::BackendFailed, backend, &error.error().to_string());
+            let unsent = error.take_message();
+            request = match (unsent, spare) {
+                // nothing was sent: the idle connection had ended unnoticed
+                (Some(unsent), _) if lent.reused && tries.stale < STALE => {
+                    tries.stale += 1;
+                    unsent
+                }
+                (Some(unsent), _) if !lent.reused && tries.another(at, backend) && self.budget.withdraw() => {
+                    self.failed(backend, server);
+                    unsent
+                }
+                // whatever was done is done as well twice (RFC 9110, 9.2.2)
+                (None, Some(spare)) if tries.stale == 0 && broke(error.error()) && self.budget.withdraw() => {
+                    tries.stale = STALE;
+                    spare
+                }
+                _ => {
+                    if upload.and_then(Upload::broken).is_none() {
+                        self.failed(backend, server);
+                    }
+                    return Err(failure);
+                }
+            };
         }
-        Err(failed(Reason::BackendFailed, "connections end before a request can be sent".into()))
     }
 
-    /// A connection to the server whose turn it is, or to the next one that takes it.
-    async fn connection<'b>(&self, backend: &'b Backend) -> Result<(&'b Server, Lent), Refusal> {
-        let count = backend.servers.len();
-        let start = self.turn.replace(self.turn.get().wrapping_add(1));
-        let mut last = String::new();
-        for offset in 0..count {
-            let server = &backend.servers[(start.wrapping_add(offset)) % count];
-            if let Some(lent) = self.pool.idle(&server.authority) {
-                return Ok((server, lent));
-            }
-            match self.pool.connect(&server.authority).await {
-                Ok(lent) => return Ok((server, lent)),
-                Err(error) => last = format!("{}: {error}", server.authority),
-            }
+    /// The server that is to take the call.
+    pub(super) fn choose(&self, backend: &Backend, tries: &mut Tries) -> Result<usize, Refusal> {
+        let chance = self.chance.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.chance.set(chance);
+        backend.choose(chance >> 16, tries.tried, self.now()).map_err(|why| {
+            let reason = match why {
+                NoServer::Busy => Reason::BackendBusy,
+                NoServer::Out => Reason::BackendOut,
+            };
+            tries.last.take().unwrap_or_else(|| refused(reason, backend, "no server takes the call"))
+        })
+    }
+
+    /// Notes that a call to a server came to nothing.
+    pub(super) fn failed(&self, backend: &Backend, server: &Server) {
+        if server.standing.failed(&backend.ejection, self.now()) {
+            tracing::warn!(backend = backend.name, server = %server.authority, "a server fails in a row and is left out for a while");
         }
-        Err(Refusal::because(Reason::BackendUnreachable, format!("backend {}: {last}", backend.name)))
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// What is to be done where a server gives no connection: another one is tried, if there is one.
+    pub(super) fn no_connection(
+        &self,
+        backend: &Backend,
+        at: usize,
+        error: &NoConnection,
+        tries: &mut Tries,
+    ) -> Result<(), Refusal> {
+        let server = &backend.servers[at];
+        let detail = format!("{}: {error}", server.authority);
+        let refusal = match error {
+            NoConnection::Busy => refused(Reason::BackendBusy, backend, &detail),
+            NoConnection::Failed(_) => {
+                self.failed(backend, server);
+                refused(Reason::BackendUnreachable, backend, &detail)
+            }
+        };
+        if tries.another(at, backend) && self.budget.withdraw() {
+            tries.last = Some(refusal);
+            return Ok(());
+        }
+        Err(refusal)
     }
 }
 
-/// Points the request at a server: its base path before the target, its name as Host.
-fn address(request: &mut Request<Outgoing>, server: &Server, target: &PathAndQuery) -> Result<(), String> {
+impl Tries {
+    /// Passes a server over; false if there is no other.
+    fn another(&mut self, at: usize, backend: &Backend) -> bool {
+        self.tried |= 1 << at;
+        (self.tried.count_ones() as usize) < backend.servers.len()
+    }
+}
+
+/// Rewrites a request's head for any server of the backend.
+pub(super) fn dress(parts: &mut request::Parts, permit: &Permit, journey: &Journey<'_>) {
+    headers::to_backend(
+        parts,
+        &Introduction {
+            peer: journey.peer,
+            request_id: journey.request_id,
+            traceparent: journey.traceparent,
+            identity: permit.identity(),
+            keep_token: permit.keep_token(),
+            csrf: permit.csrf(),
+            credential: permit.credential(),
+        },
+    );
+}
+
+/// Points the request at a server: its base path before the target, its name as Host or `:authority`.
+pub(super) fn address<B: Body>(
+    request: &mut Request<B>,
+    server: &Server,
+    target: &PathAndQuery,
+    http2: bool,
+) -> Result<(), String> {
     let path = if server.base_path.is_empty() {
         target.clone()
     } else {
         PathAndQuery::try_from(format!("{}{target}", server.base_path)).map_err(|error| error.to_string())?
     };
+    // a length that is not known must be framed, whatever the method
+    let framed = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
+    if http2 {
+        let scheme = if server.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+        let uri = Uri::builder().scheme(scheme).authority(&*server.authority).path_and_query(path);
+        *request.uri_mut() = uri.build().map_err(|error| error.to_string())?;
+        *request.version_mut() = Version::HTTP_2;
+        request.headers_mut().remove(HOST);
+        request.headers_mut().remove(TRANSFER_ENCODING);
+        return Ok(());
+    }
     *request.uri_mut() = Uri::from(path);
-    request.headers_mut().insert(HOST, server.host.clone());
+    *request.version_mut() = Version::HTTP_11;
+    let headers = request.headers_mut();
+    headers.insert(HOST, server.host.clone());
+    headers.remove(TE);
+    if framed {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     Ok(())
+}
+
+/// The head of the answer, unless it takes longer than `time` from the last piece of the upload.
+async fn head<T>(sending: impl Future<Output = T>, time: Duration, upload: Option<&Upload>) -> Option<T> {
+    let mut sending = pin!(sending);
+    let mut start = Instant::now();
+    loop {
+        if let Ok(answer) = timeout_at(start + time, sending.as_mut()).await {
+            return Some(answer);
+        }
+        start = match upload.map(Upload::moved) {
+            // it is the client who is waited for
+            Some(None) => Instant::now(),
+            Some(Some(moved)) if moved + time > Instant::now() => moved,
+            _ => return None,
+        };
+    }
+}
+
+/// The head of a request without a body, to be sent again.
+fn copy(request: &Request<Outgoing>) -> Request<Outgoing> {
+    let mut copy = Request::new(Outgoing::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// Whether the connection broke before there was an answer, or the server says that it did nothing.
+fn broke(error: &hyper::Error) -> bool {
+    let http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    match http2 {
+        Some(error) => error.is_io() || error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM),
+        None => !error.is_parse() && !error.is_user(),
+    }
+}
+
+pub(super) fn refused(reason: Reason, backend: &Backend, detail: &str) -> Refusal {
+    Refusal::because(reason, format!("backend {}: {detail}", backend.name))
+}
+
+pub(super) fn late(backend: &Backend) -> Refusal {
+    refused(Reason::BackendTimeout, backend, "no answer in time")
 }
 
 /// A body that broke off is not the backend's fault.
 fn blame(refusal: Refusal, upload: Option<&Upload>) -> Refusal {
     match upload.and_then(Upload::broken) {
         Some(Broken::TooLarge) => Reason::BodyTooLarge.into(),
+        Some(Broken::TooSlow) => Reason::BodyTooSlow.into(),
         Some(Broken::Client) => Reason::ClientAborted.into(),
         None => refusal,
     }

@@ -39,9 +39,13 @@ pub fn to_backend(parts: &mut request::Parts, intro: &Introduction<'_>) {
     let forwarded = intro.peer.certificate_header.as_ref().map_or("", |header| header.name().as_str());
     let certificate = |name: &str| !forwarded.is_empty() && same_but_dashes(name, forwarded);
     let credential = |name: &str| intro.credential.is_some_and(|(ours, _)| same_but_dashes(name, ours.as_str()));
+    let trailers = takes_trailers(&parts.headers);
     strip(&mut parts.headers, |name| hop_by_hop(name) || reserved(name) || certificate(name) || credential(name));
     let headers = &mut parts.headers;
     headers.remove(header::EXPECT);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
     if !intro.keep_token || intro.credential.is_some() {
         headers.remove(header::AUTHORIZATION);
     }
@@ -74,6 +78,27 @@ pub fn to_backend(parts: &mut request::Parts, intro: &Introduction<'_>) {
 /// Removes from a backend's answer what belongs to its connection.
 pub fn to_client(headers: &mut HeaderMap) {
     strip(headers, hop_by_hop);
+}
+
+/// Removes from what comes after a request's body all that may not come before it either, and what
+/// would change how it was framed or who sent it (RFC 9110, 6.5.1).
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    strip(trailers, |name| {
+        hop_by_hop(name) || reserved(name) || matches!(name, "authorization" | "host" | "content-length" | "cookie")
+    });
+}
+
+/// Whether a client can read fields that come after the body (RFC 9110, 10.1.4).
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let listed = |value: &HeaderValue| {
+        value.to_str().unwrap_or_default().split(',').any(|word| word.trim().eq_ignore_ascii_case("trailers"))
+    };
+    headers.get_all(header::TE).iter().any(listed)
+}
+
+/// Whether a request is a gRPC call, whose two directions may rest for as long as they like.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// What an HTTP gateway adds to Via (RFC 9110, 7.6.3).
@@ -140,7 +165,6 @@ fn hop_by_hop(name: &str) -> bool {
             | "proxy-connection"
             | "proxy-authorization"
             | "te"
-            | "trailer"
             | "transfer-encoding"
             | "upgrade"
     )
@@ -289,14 +313,15 @@ mod tests {
             &[
                 ("connection", "x-drop, content-type, x-auth-roles"),
                 ("x-drop", "1"),
-                ("te", "trailers"),
+                ("te", "gzip, trailers"),
                 ("upgrade", "h2c"),
                 ("content-type", "text/plain"),
                 ("keep-alive", "1"),
             ],
             false,
         );
-        for name in ["connection", "x-drop", "te", "upgrade", "keep-alive"] {
+        assert_eq!(headers["te"], "trailers");
+        for name in ["connection", "x-drop", "upgrade", "keep-alive"] {
             assert!(!headers.contains_key(name), "{name}");
         }
         assert_eq!(headers["content-type"], "text/plain");

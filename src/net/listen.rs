@@ -1,28 +1,34 @@
 //! Accepting connections on a lane: a share of the listening socket, the handshake under its own
 //! deadline, HTTP/1.1 and HTTP/2 with every bound set, and the drain.
 
+use super::addresses::{Addresses, Counted};
 use super::certificate_header::CertificateHeader;
+use super::connect::LaneExecutor;
+use super::guarded::{Guarded, Traffic};
 use super::peer::{Peer, PeerCertificate, listed};
 use super::proxy_protocol;
+use super::roster::{Conduct, Ending, Patience, Roster};
 use crate::config::Limits;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::server::conn::auto::{self, UpgradeableConnection};
 use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +54,9 @@ pub struct Listening {
     pub limits: ArcSwap<Limits>,
     /// Connections of all listeners together.
     pub connections: Arc<Semaphore>,
+    /// Connections of this one alone, where they are bounded.
+    pub own_connections: ArcSwapOption<Semaphore>,
+    pub addresses: Arc<Addresses>,
 }
 
 /// Binds an address. One that is in use is an error, never a shared port.
@@ -62,51 +71,47 @@ pub fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Runs each future of an HTTP/2 connection on the lane.
-#[derive(Debug, Clone, Copy)]
-pub struct LaneExecutor;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for LaneExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
-    }
-}
-
 /// Accepts until `stop`, then lets what is under way finish within the drain time. `service` makes
 /// the service of one connection, once its peer is known.
 pub async fn serve<F, S, B>(listener: TcpListener, shared: Arc<Listening>, service: F, stop: CancellationToken)
 where
-    F: Fn(Rc<Peer>) -> S + Clone + 'static,
+    F: Fn(Rc<Peer>, Rc<Conduct>) -> S + Clone + 'static,
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
     B: Body + 'static,
     B::Data: Send,
     B::Error: Into<Error>,
 {
-    let drain = GracefulShutdown::new();
+    let roster = Rc::new(Roster::default());
     let mut limits = shared.limits.load_full();
     let mut http = Rc::new(http_builder(&limits));
     let local_port = listener.local_addr().map_or(0, |address| address.port());
+    let sweeping = tokio::task::spawn_local(sweep(roster.clone(), shared.clone()));
+    let mut stopping = false;
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = accept(&listener, &shared.connections) => accepted,
+            biased;
+            accepted = accept(&listener, &shared) => accepted,
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                continue;
+            }
+            // who was in the queue when the stop came is served as well
+            () = std::future::ready(()), if stopping => break,
         };
-        let Some((stream, address, permit)) = accepted else { continue };
+        let Some((stream, address, room)) = accepted else { continue };
         if !Arc::ptr_eq(&limits, &shared.limits.load()) {
             limits = shared.limits.load_full();
             http = Rc::new(http_builder(&limits));
         }
-        let (http, watcher, service, shared) = (http.clone(), drain.watcher(), service.clone(), shared.clone());
+        let (http, service, shared, roster) = (http.clone(), service.clone(), shared.clone(), roster.clone());
         let patience = limits.handshake_time;
         tokio::task::spawn_local(async move {
-            let _permit = permit;
+            let _room = room;
             let greeting = tokio::time::timeout(patience, greet(stream, address, local_port, &shared)).await;
             match greeting {
-                Ok(Ok((Stream::Plain(stream), peer))) => run(&http, stream, service(Rc::new(peer)), watcher).await,
-                Ok(Ok((Stream::Tls(stream), peer))) => run(&http, *stream, service(Rc::new(peer)), watcher).await,
+                Ok(Ok((Stream::Plain(stream), peer))) => run(&http, stream, peer, &roster, service).await,
+                Ok(Ok((Stream::Tls(stream), peer))) => run(&http, *stream, peer, &roster, service).await,
                 Ok(Err(error)) => {
                     tracing::info!(target: "flowgate::handshake", peer = %address, %error, "handshake failed");
                 }
@@ -115,29 +120,64 @@ where
         });
     }
     drop(listener);
-    if tokio::time::timeout(limits.drain_time, drain.shutdown()).await.is_err() {
+    if !roster.drain(limits.drain_time).await {
         tracing::warn!("connections were still open when the drain time ended");
     }
+    sweeping.abort();
+}
+
+/// Looks at all connections once a second.
+async fn sweep(roster: Rc<Roster>, shared: Arc<Listening>) {
+    let mut ticks = interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let limits = shared.limits.load();
+        roster.sweep(&Patience {
+            idle: limits.idle_time.as_secs(),
+            head: limits.header_time.as_secs(),
+            write: limits.write_gap.as_secs(),
+            resets: limits.http2_resets,
+        });
+    }
+}
+
+/// What a connection takes up of what there is, until it is dropped.
+struct Room {
+    _all: OwnedSemaphorePermit,
+    _own: Option<OwnedSemaphorePermit>,
+    _address: Option<Counted>,
 }
 
 /// The next connection, once there is room for one. Out of descriptors, it waits a little: the
 /// listening socket would be ready again at once and spin.
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = room.clone().acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, address)) => {
-            let _ = stream.set_nodelay(true);
-            Some((stream, address, permit))
-        }
+async fn accept(listener: &TcpListener, shared: &Listening) -> Option<(TcpStream, SocketAddr, Room)> {
+    let all = shared.connections.clone().acquire_owned().await.ok()?;
+    let own = match shared.own_connections.load_full() {
+        Some(own) => Some(own.acquire_owned().await.ok()?),
+        None => None,
+    };
+    let (stream, address) = match listener.accept().await {
+        Ok(accepted) => accepted,
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
             tokio::time::sleep(Duration::from_millis(50)).await;
-            None
+            return None;
         }
-    }
+    };
+    let trusted = listed(address.ip(), &shared.proxies.load().networks);
+    let counted = if trusted {
+        None
+    } else {
+        let counted = shared.addresses.enter(address.ip(), shared.limits.load().connections_per_address);
+        if counted.is_none() {
+            tracing::debug!(peer = %address, "the address has too many connections; this one is closed");
+            return None;
+        }
+        counted
+    };
+    let _ = stream.set_nodelay(true);
+    Some((stream, address, Room { _all: all, _own: own, _address: counted }))
 }
 
 /// A connection that is ready for HTTP.
@@ -168,7 +208,8 @@ async fn greet(
     let Some(config) = shared.tls.as_ref().map(ArcSwap::load_full) else { return Ok((Stream::Plain(stream), peer)) };
     let stream = handshake(stream, config).await?;
     let certificate = certificate(&stream);
-    Ok((Stream::Tls(Box::new(stream)), Peer { certificate, ..peer }))
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok((Stream::Tls(Box::new(stream)), Peer { http2, certificate, ..peer }))
 }
 
 async fn handshake(stream: TcpStream, config: Arc<ServerConfig>) -> std::io::Result<TlsStream<TcpStream>> {
@@ -183,11 +224,11 @@ fn certificate(stream: &TlsStream<TcpStream>) -> Option<Arc<PeerCertificate>> {
     PeerCertificate::new(chain).ok().map(Arc::new)
 }
 
-/// Every bound that the protocol libraries know is set here; none is left to a default that a
-/// missing timer would switch off.
+/// Every bound that the protocol libraries know is set here. The time for a head is not: a timer per
+/// request would cost more than the sweep that finds heads that do not end.
 fn http_builder(limits: &Limits) -> auto::Builder<LaneExecutor> {
     let mut builder = auto::Builder::new(LaneExecutor);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_time).max_buf_size(limits.header_bytes);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(limits.header_bytes);
     // hyper parses its own default of 100 on the stack, any set number on the heap
     if limits.header_count != 100 {
         builder.http1().max_headers(limits.header_count);
@@ -195,6 +236,7 @@ fn http_builder(limits: &Limits) -> auto::Builder<LaneExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(limits.http2_streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(20)
@@ -204,17 +246,52 @@ fn http_builder(limits: &Limits) -> auto::Builder<LaneExecutor> {
     builder
 }
 
-async fn run<I, S, B>(http: &auto::Builder<LaneExecutor>, io: I, service: S, watcher: Watcher)
+async fn run<I, F, S, B>(http: &auto::Builder<LaneExecutor>, io: I, peer: Peer, roster: &Rc<Roster>, service: F)
 where
-    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Fn(Rc<Peer>, Rc<Conduct>) -> S,
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
     B: Body + 'static,
     B::Data: Send,
     B::Error: Into<Error>,
 {
-    let connection = http.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
-    if let Err(error) = watcher.watch(connection).await {
+    let traffic = Arc::new(if peer.http2 { Traffic::of_http2() } else { Traffic::default() });
+    let conduct = roster.enter(Some(traffic.clone()));
+    let service = service(Rc::new(peer), conduct.clone());
+    let io = TokioIo::new(Guarded::new(io, traffic));
+    let connection = http.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
+    if let Err(error) = until_it_ends(pin!(connection), &conduct).await {
         tracing::debug!(%error, "a connection ended");
     }
+    conduct.leave();
+}
+
+/// Drives a connection until it ends by itself or is asked to.
+async fn until_it_ends<S, B, I>(
+    mut connection: Pin<&mut UpgradeableConnection<'_, TokioIo<Guarded<I>>, S, LaneExecutor>>,
+    conduct: &Conduct,
+) -> Result<(), Error>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: hyper::service::Service<Request<Incoming>, Response = Response<B>>,
+    S::Future: 'static,
+    S::Error: Into<Error>,
+    B: Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Error>,
+{
+    let mut asked = false;
+    std::future::poll_fn(|cx| {
+        match conduct.ending(cx) {
+            Some(Ending::Now) => return Poll::Ready(Ok(())),
+            Some(Ending::Graceful) if !asked => {
+                asked = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            _ => {}
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
 }

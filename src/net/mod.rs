@@ -1,15 +1,22 @@
 //! The room that talks to callers and backends: accept, TLS, drain, pools. Forwards only what
 //! carries a `Permit`. Knows no SQL, no roles, no OAuth words.
 
+pub mod addresses;
 pub mod body;
 pub mod certificate_header;
 pub mod client;
+mod connect;
 pub mod forward;
+mod framing;
+mod guarded;
 pub mod headers;
+pub mod health;
 pub mod listen;
 pub mod outbound;
 pub mod peer;
-pub mod pool;
+mod pool;
 pub mod probe;
 mod proxy_protocol;
+pub mod roster;
 pub mod tls;
+pub mod tunnel;

@@ -1,8 +1,9 @@
 //! Calls of our own to token services: guarded. The address that was resolved is the one that is
 //! judged and connected to; redirects are not followed; size and time have an end.
 
-use super::client::{self, ExchangeError, tls};
+use super::client::{self, ExchangeError};
 use crate::config::{ConnectivityProxy, Outbound};
+use crate::crypto::client_tls;
 use crate::crypto::identity::Identity;
 use crate::domain::exchange::TokenRequest;
 use crate::domain::target::{Refused, Target, judge};
@@ -167,7 +168,7 @@ async fn secured(
     let Sending { method, request, cas, identity, .. } = sending;
     let mut roots = policy.roots.clone();
     roots.add_parsable_certificates(cas.iter().cloned());
-    let config = Arc::new(tls(roots, identity)?);
+    let config = Arc::new(client_tls::config(roots, identity)?);
     let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await;
     let stream = stream.map_err(|error| OutboundError::Connect(authority.to_owned(), error))?;
     send(stream, authority, (&method, request), None).await

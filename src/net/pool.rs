@@ -2,100 +2,295 @@
 //! know whether a request was sent at all: only then may it be tried again.
 
 use super::body::Outgoing;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use std::cell::RefCell;
+use super::connect::{self, LaneExecutor, Purpose, Wire};
+use crate::domain::backend::{Backend, Bounds, InFlight, Protocol, Server};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
+use std::{future, io};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 /// An idle connection is not used again after this: shorter than what common servers keep.
 const IDLE: Duration = Duration::from_secs(30);
-const CONNECT: Duration = Duration::from_secs(5);
+/// A connection takes no new request after this, so that calls follow a name to new addresses.
+const AGE: Duration = Duration::from_secs(60);
+/// Requests at once on one HTTP/2 connection, if the server allows as many.
+const STREAMS: usize = 100;
 
-type Sender = SendRequest<Outgoing>;
-
-/// A connection and since when it has been idle.
-type Idle = (Sender, Instant);
-
-/// Idle connections by `host:port`, the latest used on top.
+/// By what a server is known, what the lane has to do with it.
 #[derive(Debug)]
 pub struct Pool {
-    idle: RefCell<HashMap<Arc<str>, Vec<Idle>>>,
+    hosts: RefCell<HashMap<Arc<str>, Rc<Host>>>,
+    /// Idle connections kept to each server.
     most: usize,
+    /// Among so many lanes a server's connections are shared out.
+    lanes: usize,
+}
+
+#[derive(Debug)]
+struct Host {
+    /// Idle HTTP/1.1 connections, the latest used on top.
+    idle: RefCell<Vec<Idle>>,
+    shared: RefCell<Vec<Shared>>,
+    /// Whether the server is known to speak HTTP/2.
+    http2: Cell<bool>,
+    /// While an HTTP/2 connection is being made, others wait for it.
+    opening: Cell<bool>,
+    opened: Notify,
+    /// Connections in use, where they are bounded.
+    slots: Option<Arc<Semaphore>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: http1::SendRequest<Outgoing>,
+    born: Instant,
+    since: Instant,
+}
+
+/// An HTTP/2 connection, which carries many requests at once.
+#[derive(Debug, Clone)]
+struct Shared {
+    sender: http2::SendRequest<Outgoing>,
+    born: Instant,
+    streams: Rc<Cell<usize>>,
+    /// Streams that the server allows, as it last said.
+    room: Rc<Cell<usize>>,
 }
 
 /// A connection in use, with the way back.
 #[derive(Debug)]
 pub struct Lent {
     sender: Sender,
-    authority: Arc<str>,
-    pool: Rc<Pool>,
+    host: Rc<Host>,
+    born: Instant,
+    most: usize,
     /// Whether it has carried a request before.
     pub reused: bool,
+    slot: Option<OwnedSemaphorePermit>,
+    #[expect(dead_code, reason = "counts as long as it lives")]
+    call: InFlight,
+}
+
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<Outgoing>),
+    Http2(http2::SendRequest<Outgoing>, #[expect(dead_code, reason = "counts as long as it lives")] Stream),
+}
+
+/// One of the streams of a connection, until it is dropped.
+#[derive(Debug)]
+struct Stream(Rc<Cell<usize>>);
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum NoConnection {
+    #[error("all its connections are in use")]
+    Busy,
+    #[error(transparent)]
+    Failed(#[from] io::Error),
 }
 
 impl Pool {
-    pub fn new(most: usize) -> Rc<Self> {
-        Rc::new(Self { idle: RefCell::default(), most })
+    pub fn new(most: usize, lanes: usize) -> Self {
+        Self { hosts: RefCell::default(), most, lanes: lanes.max(1) }
     }
 
-    /// An idle connection if there is one that still stands.
-    pub fn idle(self: &Rc<Self>, authority: &Arc<str>) -> Option<Lent> {
-        let mut idle = self.idle.borrow_mut();
-        let stack = idle.get_mut(authority)?;
-        while let Some((sender, since)) = stack.pop() {
-            if sender.is_ready() && since.elapsed() < IDLE {
-                return Some(Lent { sender, authority: authority.clone(), pool: self.clone(), reused: true });
+    /// A connection to a server: an idle one that still stands, a share of one, or a new one.
+    pub async fn lend(&self, backend: &Backend, server: &Server) -> Result<Lent, NoConnection> {
+        let host = self.host(server, &backend.bounds);
+        let call = server.standing.enter();
+        let slot = host.slot(backend.times.connect).await?;
+        let lent =
+            |sender, born, reused| Lent { sender, host: host.clone(), born, most: self.most, reused, slot, call };
+        if backend.protocol != Protocol::Http2
+            && let Some(idle) = host.idle()
+        {
+            return Ok(lent(Sender::Http1(idle.sender), idle.born, true));
+        }
+        if backend.protocol == Protocol::Http2 || host.http2.get() {
+            let deadline = Instant::now() + backend.times.connect;
+            loop {
+                if let Some((shared, stream)) = host.share() {
+                    return Ok(lent(Sender::Http2(shared.sender, stream), shared.born, true));
+                }
+                if !host.opening.get() {
+                    break;
+                }
+                let rest = deadline.saturating_duration_since(Instant::now());
+                timeout(rest, host.opened.notified()).await.map_err(|_| NoConnection::Busy)?;
+            }
+        }
+        let opening = Opening::begin(&host);
+        let wire = connect::connect(server, Purpose::Calls, backend.times.connect).await?;
+        let born = Instant::now();
+        if backend.protocol == Protocol::Http2 || connect::chose_http2(&wire) {
+            let (shared, stream) = host.open_http2(wire).await?;
+            drop(opening);
+            return Ok(lent(Sender::Http2(shared, stream), born, false));
+        }
+        Ok(lent(Sender::Http1(open_http1(wire).await?), born, false))
+    }
+
+    fn host(&self, server: &Server, bounds: &Bounds) -> Rc<Host> {
+        let share = bounds.connections.map(|most| most.div_ceil(self.lanes));
+        let mut hosts = self.hosts.borrow_mut();
+        if let Some(host) = hosts.get(&server.key) {
+            return host.clone();
+        }
+        let host = Rc::new(Host::new(share));
+        hosts.insert(server.key.clone(), host.clone());
+        host
+    }
+
+    /// Closes what has been idle for too long.
+    pub fn sweep(&self) {
+        self.hosts.borrow_mut().retain(|_, host| {
+            host.idle.borrow_mut().retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE);
+            host.shared.borrow_mut().retain(|one| {
+                let used = one.streams.get() > 0 || one.born.elapsed() < AGE;
+                !one.sender.is_closed() && used
+            });
+            Rc::strong_count(host) > 1 || !host.idle.borrow().is_empty() || !host.shared.borrow().is_empty()
+        });
+    }
+}
+
+impl Host {
+    fn new(share: Option<usize>) -> Self {
+        Self {
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            http2: Cell::new(false),
+            opening: Cell::new(false),
+            opened: Notify::new(),
+            slots: share.map(|share| Arc::new(Semaphore::new(share.max(1)))),
+        }
+    }
+
+    async fn slot(&self, patience: Duration) -> Result<Option<OwnedSemaphorePermit>, NoConnection> {
+        let Some(slots) = &self.slots else { return Ok(None) };
+        match timeout(patience, slots.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Some(permit)),
+            _ => Err(NoConnection::Busy),
+        }
+    }
+
+    fn idle(&self) -> Option<Idle> {
+        let mut stack = self.idle.borrow_mut();
+        while let Some(idle) = stack.pop() {
+            if idle.sender.is_ready() && idle.since.elapsed() < IDLE && idle.born.elapsed() < AGE {
+                return Some(idle);
             }
         }
         None
     }
 
-    /// A new connection.
-    pub async fn connect(self: &Rc<Self>, authority: &Arc<str>) -> io::Result<Lent> {
-        let late = || io::Error::new(io::ErrorKind::TimedOut, "no connection within 5 s");
-        let stream = tokio::time::timeout(CONNECT, TcpStream::connect(&**authority)).await.map_err(|_| late())??;
-        stream.set_nodelay(true)?;
-        let (sender, connection) = http1::Builder::new()
-            .max_headers(256)
-            .handshake::<_, Outgoing>(TokioIo::new(stream))
-            .await
-            .map_err(io::Error::other)?;
+    /// The connection with the fewest streams, if it has room for another.
+    fn share(&self) -> Option<(Shared, Stream)> {
+        let shared = self.shared.borrow();
+        let usable = shared.iter().filter(|one| {
+            !one.sender.is_closed() && one.born.elapsed() < AGE && one.streams.get() < one.room.get().min(STREAMS)
+        });
+        let one = usable.min_by_key(|one| one.streams.get())?.clone();
+        one.streams.set(one.streams.get() + 1);
+        let stream = Stream(one.streams.clone());
+        Some((one, stream))
+    }
+
+    async fn open_http2(&self, wire: Wire) -> io::Result<(http2::SendRequest<Outgoing>, Stream)> {
+        let mut builder = http2::Builder::new(LaneExecutor);
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .initial_max_send_streams(STREAMS);
+        let (sender, connection) = builder.handshake(TokioIo::new(wire)).await.map_err(io::Error::other)?;
+        let room = Rc::new(Cell::new(STREAMS));
+        let (mut connection, told) = (Box::pin(connection), room.clone());
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            let ended = future::poll_fn(|cx| {
+                let ended = Pin::new(&mut connection).poll(cx);
+                told.set(connection.current_max_send_streams());
+                ended
+            });
+            if let Err(error) = ended.await {
                 tracing::debug!(%error, "a backend connection ended");
             }
         });
-        Ok(Lent { sender, authority: authority.clone(), pool: self.clone(), reused: false })
+        let streams = Rc::new(Cell::new(1));
+        let stream = Stream(streams.clone());
+        self.http2.set(true);
+        self.shared.borrow_mut().push(Shared { sender: sender.clone(), born: Instant::now(), streams, room });
+        Ok((sender, stream))
     }
+}
 
-    /// Closes what has been idle for too long.
-    pub fn sweep(&self) {
-        self.idle.borrow_mut().retain(|_, stack| {
-            stack.retain(|(sender, since)| !sender.is_closed() && since.elapsed() < IDLE);
-            !stack.is_empty()
-        });
+async fn open_http1(wire: Wire) -> io::Result<http1::SendRequest<Outgoing>> {
+    let mut builder = http1::Builder::new();
+    let handshake = builder.max_headers(256).handshake::<_, Outgoing>(TokioIo::new(wire));
+    let (sender, connection) = handshake.await.map_err(io::Error::other)?;
+    tokio::task::spawn_local(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a backend connection ended");
+        }
+    });
+    Ok(sender)
+}
+
+/// Says that a connection is being made, and tells who waits when that is over, whatever came of it.
+struct Opening(Rc<Host>);
+
+impl Opening {
+    fn begin(host: &Rc<Host>) -> Self {
+        host.opening.set(true);
+        Self(host.clone())
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.opening.set(false);
+        self.0.opened.notify_waiters();
     }
 }
 
 impl Lent {
-    pub fn sender(&mut self) -> &mut Sender {
-        &mut self.sender
+    pub fn is_http2(&self) -> bool {
+        matches!(self.sender, Sender::Http2(..))
+    }
+
+    pub async fn send(
+        &mut self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2(sender, _) => sender.try_send_request(request).await,
+        }
     }
 
     /// Back to the pool, unless it is full or the connection has ended.
     pub fn give_back(self) {
-        if self.sender.is_closed() {
-            return;
+        let Sender::Http1(sender) = self.sender else { return };
+        let mut stack = self.host.idle.borrow_mut();
+        if !sender.is_closed() && stack.len() < self.most {
+            stack.push(Idle { sender, born: self.born, since: Instant::now() });
         }
-        let mut idle = self.pool.idle.borrow_mut();
-        let stack = idle.entry(self.authority).or_default();
-        if stack.len() < self.pool.most {
-            stack.push((self.sender, Instant::now()));
-        }
+        drop(self.slot);
     }
 }

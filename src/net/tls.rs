@@ -6,12 +6,14 @@ use crate::crypto::digest::{hex, sha256};
 use crate::crypto::trust::{Distrust, Pins, Trust};
 use crate::crypto::x509::Certificate;
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, ServerConfig, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
+use std::collections::HashMap;
 use std::{fmt, sync::Arc};
 
 /// A server configuration for a certificate and the CAs believed at this moment. Without any, and
@@ -27,11 +29,48 @@ pub fn server(material: &TlsMaterial, believed: Believed) -> Result<Arc<ServerCo
     } else {
         builder.with_client_cert_verifier(Arc::new(Verifier::new(believed)))
     };
-    let mut config = builder.with_single_cert(material.identity.chain.clone(), material.identity.key.clone_key())?;
+    let mut config = builder.with_cert_resolver(Arc::new(Names::new(material)?));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
+}
+
+/// The server's certificates, by the names in them.
+#[derive(Debug)]
+struct Names {
+    first: Arc<CertifiedKey>,
+    /// Lower case; `*.example.com` stands for one label before the rest.
+    others: HashMap<String, Vec<Arc<CertifiedKey>>>,
+}
+
+impl Names {
+    fn new(material: &TlsMaterial) -> Result<Self, Error> {
+        let mut others: HashMap<_, Vec<_>> = HashMap::new();
+        let first = material.identity.clone().certified()?;
+        for identity in std::iter::once(&material.identity).chain(&material.others) {
+            let key = identity.clone().certified()?;
+            for name in identity.dns_names() {
+                others.entry(name.to_ascii_lowercase()).or_default().push(key.clone());
+            }
+        }
+        Ok(Self { first, others })
+    }
+
+    fn named(&self, name: &str, schemes: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let wild = || Some(format!("*.{}", name.split_once('.')?.1));
+        let found = self.others.get(&name).or_else(|| self.others.get(&wild()?))?;
+        // of several for a name, the first that the client can verify
+        found.iter().find(|one| one.key.choose_scheme(schemes).is_some())
+    }
+}
+
+impl ResolvesServerCert for Names {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let named = hello.server_name().and_then(|name| self.named(name, hello.signature_schemes()));
+        Some(named.unwrap_or(&self.first).clone())
+    }
 }
 
 /// Who vouches for client certificates.

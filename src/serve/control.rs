@@ -1,6 +1,7 @@
 //! The control loop: the one task that follows the store, writes on behalf of lanes, reloads the
 //! configuration and does the upkeep. Lanes never wait for it but by message.
 
+use super::manager;
 use super::site::Site;
 use super::watch::{Source, Watch};
 use crate::config::Config;
@@ -75,6 +76,7 @@ impl Control {
         self.note_reload(true);
         // what changed between the load and the watch has no event
         self.reload(&mut watch, false);
+        manager::ready();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -96,6 +98,7 @@ impl Control {
             }
         }
         self.health.draining.store(true, Ordering::Relaxed);
+        manager::stopping();
         tracing::info!("draining");
         // who waits for a change hears that there will be none
         drop(self.inbox);
@@ -211,7 +214,10 @@ impl Control {
     }
 
     async fn upkeep(&mut self) {
+        manager::alive();
         self.registry.upkeep();
+        self.site.gateway().rates.forget();
+        self.tell_backends();
         let dropped = self.registry.counter("flowgate_access_log_dropped_total", Vec::new());
         dropped.absolute(self.log.dropped());
         let now = self.site.gateway().clock.now();
@@ -274,6 +280,20 @@ impl Control {
         self.told.retain(|name, _| credentials.contains_key(name));
     }
 
+    /// How the servers of all backends fare, as metrics.
+    fn tell_backends(&self) {
+        let now = u64::try_from(self.site.gateway().started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let routes = self.site.gateway().state.routes.load();
+        for backend in routes.backends() {
+            for server in &backend.servers {
+                let gauge = |metric| self.registry.of_server(metric, &backend.name, &server.authority);
+                gauge("flowgate_backend_server_up").set(f64::from(u8::from(server.standing.is_in(now))));
+                let calls = u32::try_from(server.standing.in_flight()).unwrap_or(u32::MAX);
+                gauge("flowgate_backend_calls").set(f64::from(calls));
+            }
+        }
+    }
+
     fn tell(&self, name: &ArtifactName, token: i64, refresh: Option<i64>, failures: u32) {
         let gauge = |metric| self.registry.of_credential(metric, name.as_str());
         gauge("flowgate_credential_token_ends_timestamp_seconds").set(seconds(token));
@@ -293,6 +313,7 @@ impl Control {
         if std::mem::replace(&mut self.seen, seen) == seen && !asked {
             return;
         }
+        manager::reloading();
         let outcome = match loaded {
             Ok(loaded) => self.take(loaded.config).map_err(|error| error.to_string()),
             Err(faults) => Err(faults.summary()),
@@ -303,6 +324,7 @@ impl Control {
             Err(error) => tracing::error!(%error, "configuration not reloaded; the one in use stays"),
         }
         self.cover(watch);
+        manager::ready();
     }
 
     fn take(&mut self, config: Config) -> Result<(), Box<dyn std::error::Error>> {

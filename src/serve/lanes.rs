@@ -38,7 +38,8 @@ impl Lanes {
             let (order, orders) = unbounded_channel();
             let runtime = Builder::new_current_thread();
             let (gateway, log, registry) = (gateway.clone(), log.clone(), registry.clone());
-            let work = move || run(runtime, gateway, &log, registry, orders);
+            let lane = move || Lane::new(gateway, AccessLog::new(log), Metrics::new(registry), count.max(1));
+            let work = move || run(runtime, lane, orders);
             lanes.threads.push(std::thread::Builder::new().name(format!("lane-{number}")).spawn(work)?);
             lanes.orders.push(order);
         }
@@ -73,18 +74,12 @@ impl Lanes {
     }
 }
 
-fn run(
-    mut runtime: Builder,
-    gateway: Arc<Gateway>,
-    log: &LogWriter,
-    registry: Registry,
-    orders: UnboundedReceiver<Listen>,
-) {
+fn run(mut runtime: Builder, lane: impl FnOnce() -> Rc<Lane>, orders: UnboundedReceiver<Listen>) {
     let runtime = match runtime.enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "a lane has no runtime"),
     };
-    runtime.block_on(serve(Lane::new(gateway, AccessLog::new(log.clone()), Metrics::new(registry)), orders));
+    runtime.block_on(serve(lane(), orders));
 }
 
 async fn serve(lane: Rc<Lane>, mut orders: UnboundedReceiver<Listen>) {
@@ -110,6 +105,6 @@ fn accept(tracker: &TaskTracker, lane: &Rc<Lane>, order: Listen) {
         Err(error) => return tracing::error!(%error, "a lane cannot take a socket"),
     };
     let lane = lane.clone();
-    let serving = listen::serve(socket, order.shared, move |peer| service(&lane, peer), order.stop);
+    let serving = listen::serve(socket, order.shared, move |peer, conduct| service(&lane, peer, conduct), order.stop);
     tokio::task::spawn_local(tracker.track_future(serving));
 }

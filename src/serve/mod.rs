@@ -2,7 +2,9 @@
 //! what changes later changes in `control`.
 
 mod control;
+pub mod handover;
 mod lanes;
+mod manager;
 mod site;
 mod watch;
 
@@ -18,6 +20,7 @@ use crate::http::admin::{Admin, Health, router};
 use crate::http::metrics::Registry;
 use crate::net::outbound::Policy;
 use crate::store::{Store, StoreError};
+use handover::Handed;
 use lanes::Lanes;
 use site::Site;
 use std::collections::HashMap;
@@ -57,6 +60,8 @@ pub struct Options {
     pub log: Box<dyn Write + Send>,
     /// Threads that serve requests.
     pub lanes: usize,
+    /// Sockets that were given to the process.
+    pub handed: Handed,
 }
 
 /// The system's clock: the one place that reads it for decisions.
@@ -118,21 +123,22 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
 
     // addresses, all of them before anything is served
     let stop = CancellationToken::new();
-    let admin =
-        crate::net::listen::bind(config.admin).map_err(|error| ServeError::Bind { address: config.admin, error })?;
+    let mut handed = options.handed;
+    let admin = handed.bind(config.admin).map_err(|error| ServeError::Bind { address: config.admin, error })?;
     let admin_address = admin.local_addr()?;
     let lanes = Lanes::start(options.lanes, &gateway, &log, &registry)?;
-    let mut site = Site::new(gateway.clone(), lanes, stop.clone(), config.limits.connections);
+    let mut site = Site::new(gateway.clone(), lanes, stop.clone(), &config.limits, handed);
     site.apply(config)?;
+    site.tell_unused();
     let listeners = site.addresses();
 
     // and what runs beside the lanes
     let app = router(Admin { gateway: gateway.clone(), registry: registry.clone(), health: health.clone() });
     let admin = tokio::net::TcpListener::from_std(admin)?;
-    let shutdown = stop.clone().cancelled_owned();
-    tokio::spawn(async move { axum::serve(admin, app).with_graceful_shutdown(shutdown).await });
-    // these serve the lanes until the last of them has drained
+    // these serve the lanes and those who look on until the last lane has drained
     let drained = CancellationToken::new();
+    let shutdown = drained.clone().cancelled_owned();
+    tokio::spawn(async move { axum::serve(admin, app).with_graceful_shutdown(shutdown).await });
     let tasks = behind.spawn(&drained);
     let source = watch::Source { path: options.config_path, env: options.env };
     let work = control::Control {

@@ -1,16 +1,19 @@
 //! The configuration in force: which sockets are open, with which certificates, over which routes.
 //! `apply` moves from one configuration to the next without closing what stays.
 
+use super::handover::Handed;
 use super::lanes::Lanes;
 use super::{ServeError, needs_restart};
-use crate::config::{Config, Listener};
+use crate::config::{Config, Limits, Listener};
 use crate::domain::route::Routes;
 use crate::gateway::state::Authorities;
 use crate::gateway::{Gateway, issuers};
+use crate::net::addresses::Addresses;
 use crate::net::certificate_header::CertificateHeader;
-use crate::net::listen::{Listening, Proxies, bind};
+use crate::net::health;
+use crate::net::listen::{Listening, Proxies};
 use crate::net::tls::{self, Believed};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ServerConfig;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -30,6 +33,10 @@ pub struct Site {
     lanes: Lanes,
     stop: CancellationToken,
     connections: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
+    handed: Handed,
+    /// Ends the health checks of the configuration in force.
+    checks: CancellationToken,
     /// By the address as configured and whether it is TLS.
     open: HashMap<(SocketAddr, bool), Open>,
     config: Option<Arc<Config>>,
@@ -37,9 +44,25 @@ pub struct Site {
 }
 
 impl Site {
-    pub fn new(gateway: Arc<Gateway>, lanes: Lanes, stop: CancellationToken, connections: usize) -> Self {
-        let connections = Arc::new(Semaphore::new(connections));
-        Self { gateway, lanes, stop, connections, open: HashMap::new(), config: None, authorities: None }
+    pub fn new(gateway: Arc<Gateway>, lanes: Lanes, stop: CancellationToken, limits: &Limits, handed: Handed) -> Self {
+        let connections = Arc::new(Semaphore::new(limits.connections));
+        Self {
+            gateway,
+            lanes,
+            checks: stop.child_token(),
+            stop,
+            connections,
+            addresses: Arc::default(),
+            handed,
+            open: HashMap::new(),
+            config: None,
+            authorities: None,
+        }
+    }
+
+    /// Lets go of the sockets that were handed over and no listener has taken.
+    pub fn tell_unused(&mut self) {
+        std::mem::take(&mut self.handed).tell_unused();
     }
 
     /// The addresses as bound, in the order of the configuration.
@@ -68,7 +91,7 @@ impl Site {
             } else {
                 let failed = |error| ServeError::Bind { address: listener.address, error };
                 self.release(listener);
-                Some(bind(listener.address).map_err(failed)?)
+                Some(self.handed.bind(listener.address).map_err(failed)?)
             };
             fresh.push((listener, tls, socket));
         }
@@ -91,11 +114,21 @@ impl Site {
         state.limits.store(Arc::new(config.limits));
         let issuers = issuers::configured(&config.issuers, &state.issuers.load());
         state.issuers.store(Arc::new(issuers));
-        state.swap(&state.routes, Routes::new(config.routes.clone()));
+        let routes = Routes::succeed(config.routes.clone(), &state.routes.load());
+        self.check_health(&routes);
+        let state = &self.gateway.state;
+        state.swap(&state.routes, routes);
         self.authorities = Some(authorities);
         self.tell_restart(&config);
         self.config = Some(Arc::new(config));
         Ok(())
+    }
+
+    /// Asks the servers of these routes in place of those before.
+    fn check_health(&mut self, routes: &Routes) {
+        self.checks.cancel();
+        self.checks = self.stop.child_token();
+        routes.backends().for_each(|backend| health::watch(backend, &self.checks));
     }
 
     fn tell_restart(&self, config: &Config) {
@@ -146,6 +179,10 @@ impl Site {
         }
         open.shared.proxies.store(Arc::new(proxies(listener)));
         open.shared.limits.store(Arc::new(config.limits));
+        let own = self.config.iter().flat_map(|before| &before.listeners).find(|one| key(one) == key(listener));
+        if own.is_none_or(|before| before.connections != listener.connections) {
+            open.shared.own_connections.store(own_connections(listener));
+        }
     }
 
     fn listen(
@@ -161,6 +198,8 @@ impl Site {
             proxies: ArcSwap::from_pointee(proxies(listener)),
             limits: ArcSwap::from_pointee(config.limits),
             connections: self.connections.clone(),
+            own_connections: ArcSwapOption::new(own_connections(listener)),
+            addresses: self.addresses.clone(),
         });
         let stop = self.stop.child_token();
         let bound = socket.local_addr()?;
@@ -183,6 +222,10 @@ impl Site {
         self.stop.cancel();
         self.lanes.join().await;
     }
+}
+
+fn own_connections(listener: &Listener) -> Option<Arc<Semaphore>> {
+    listener.connections.map(|most| Arc::new(Semaphore::new(most)))
 }
 
 fn proxies(listener: &Listener) -> Proxies {

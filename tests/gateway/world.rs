@@ -4,6 +4,7 @@
 use crate::partner::Pair;
 use flowgate::config;
 use flowgate::crypto::ca::{self, Issued, Subject, Validity};
+use flowgate::serve::handover::Handed;
 use flowgate::serve::{self, Options, SystemClock};
 use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
@@ -82,6 +83,7 @@ impl World {
                     clock: Arc::new(SystemClock),
                     log: Box::new(log),
                     lanes: 2,
+                    handed: Handed::default(),
                 };
                 let loaded = config::load(&options.config_path, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
                 let running = serve::start(loaded, options).await.expect("starts");

@@ -1,7 +1,12 @@
 //! config.yaml as said: every key, its meaning and default. The JSON Schema for editors and the
 //! check of a file both come from here.
 
+mod limits;
+mod routing;
+
 use crate::crypto::keyring::Algorithm;
+pub use limits::LimitsSection;
+pub use routing::*;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -93,6 +98,9 @@ impl Default for TenantSection {
 pub struct ListenerSection {
     /// Address and port, such as 0.0.0.0:8443.
     pub address: String,
+    /// Connections at once (default: as many as limits.connections leaves).
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections: Option<usize>,
     /// Without it the listener is plain HTTP.
     pub tls: Option<TlsSection>,
     /// Networks whose X-Request-Id and X-Forwarded-* headers are believed, and their certificate
@@ -112,6 +120,7 @@ impl Default for ListenerSection {
     fn default() -> Self {
         Self {
             address: "127.0.0.1:8443".into(),
+            connections: None,
             tls: None,
             trusted_proxies: Vec::new(),
             certificate_header: None,
@@ -128,8 +137,20 @@ pub struct TlsSection {
     pub certificate: String,
     /// Its private key, PEM.
     pub key: String,
+    /// More certificates, for clients that ask for the names in them (SNI); the first one is for
+    /// all others.
+    pub certificates: Vec<CertificatePair>,
     /// CAs that must vouch for callers of this listener, besides what vouches for them elsewhere.
     pub trusted_cas: Option<Vec<String>>,
+}
+
+/// A certificate chain and its key, both PEM files.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[schemars(extend("required" = ["certificate", "key"]))]
+#[serde(default, deny_unknown_fields)]
+pub struct CertificatePair {
+    pub certificate: String,
+    pub key: String,
 }
 
 /// What revocation lists decide besides who is on them.
@@ -160,7 +181,12 @@ pub enum AcceptFirst {
 
 impl Default for TlsSection {
     fn default() -> Self {
-        Self { certificate: "certs/server.pem".into(), key: "certs/server-key.pem".into(), trusted_cas: None }
+        Self {
+            certificate: "certs/server.pem".into(),
+            key: "certs/server-key.pem".into(),
+            certificates: Vec::new(),
+            trusted_cas: None,
+        }
     }
 }
 
@@ -271,141 +297,6 @@ pub enum LogFormat {
     Ecs,
     /// The combined format of web servers; it has no place for reasons.
     Combined,
-}
-
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct LimitsSection {
-    /// Path and query of a request, in bytes.
-    #[schemars(range(min = 256, max = 65_536))]
-    pub target: usize,
-    /// Head of a request on HTTP/1.1 and header list on HTTP/2.
-    pub header_bytes: String,
-    /// Header fields of a request.
-    #[schemars(range(min = 16, max = 1_000))]
-    pub header_count: usize,
-    /// From the first byte of a request to the end of its head.
-    pub header_time: String,
-    /// A TLS handshake.
-    pub handshake_time: String,
-    /// Connections of all listeners at once.
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub connections: usize,
-    /// Requests at once on one HTTP/2 connection.
-    #[schemars(range(min = 1, max = 1_000))]
-    pub http2_streams: u32,
-    /// Body of a request to the token server.
-    pub token_request: String,
-    /// Verified tokens remembered, per core.
-    pub token_cache: String,
-    /// After a stop signal, for requests that are under way.
-    pub drain_time: String,
-    /// Idle connections kept to each server of a backend, per core.
-    #[schemars(range(min = 1, max = 10_000))]
-    pub idle_backend_connections: usize,
-}
-
-impl Default for LimitsSection {
-    fn default() -> Self {
-        Self {
-            target: 8_192,
-            header_bytes: "32KiB".into(),
-            header_count: 100,
-            header_time: "10s".into(),
-            handshake_time: "10s".into(),
-            connections: 10_000,
-            http2_streams: 100,
-            token_request: "64KiB".into(),
-            token_cache: "32MiB".into(),
-            drain_time: "30s".into(),
-            idle_backend_connections: 128,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[schemars(extend("required" = ["servers"]))]
-#[serde(default, deny_unknown_fields)]
-pub struct BackendSection {
-    /// `http://host:port`, with an optional base path; taken in turn.
-    pub servers: Vec<String>,
-    /// Until the head of the answer (default 60s).
-    pub timeout: Option<String>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[schemars(extend("required" = ["name", "path", "backend"]))]
-#[serde(default, deny_unknown_fields)]
-pub struct RouteSection {
-    /// For logs and metrics.
-    pub name: String,
-    /// Case-insensitive; a final /* takes the path and all below it; the longest match wins.
-    pub path: String,
-    /// Who may call. Never open by omission.
-    pub authorization: AuthorizationWord,
-    /// The role that a caller's token needs (default ESBMessaging.send).
-    pub user_role: Option<String>,
-    /// Credentials that a route with a user role takes (default: bearer and certificate).
-    pub accept: Option<Vec<CredentialWord>>,
-    /// With `authorization: client_certificate`: who may call, by the certificate's names.
-    pub certificates: Vec<CertificateNames>,
-    /// CAs that must vouch for client certificates on this route; with authorization
-    /// client_certificate in place of the general list.
-    pub trusted_cas: Option<Vec<String>>,
-    /// The backend's name.
-    pub backend: String,
-    /// Bytes of a request body (default 40MiB).
-    pub max_body: Option<String>,
-    /// Forward the caller's token to the backend.
-    pub keep_token: bool,
-    /// Whose tokens are taken: names of `issuers`, and `own` (default: own alone).
-    pub issuers: Option<Vec<String>>,
-    /// Protection against forged calls (default pass: X-CSRF-Token is the backend's affair).
-    pub csrf: CsrfWord,
-    /// The name of an outbound credential whose token the backend gets in place of the caller's.
-    pub credential: Option<String>,
-    /// The header for it (default Authorization).
-    pub credential_header: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum CsrfWord {
-    #[default]
-    Pass,
-    /// A changing call needs the token that a GET or HEAD with X-CSRF-Token: fetch has got.
-    Protect,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AuthorizationWord {
-    #[default]
-    UserRole,
-    ClientCertificate,
-    None,
-}
-
-/// A way to prove who calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum CredentialWord {
-    /// An access token.
-    Bearer,
-    /// A client certificate that belongs to a service key, without a token.
-    Certificate,
-    /// Clientid and clientsecret in each call, without a token.
-    Basic,
-}
-
-/// Names as `flowgate trusted-ca inspect` shows them (RFC 4514).
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[schemars(extend("required" = ["subject", "issuer"]))]
-#[serde(default, deny_unknown_fields)]
-pub struct CertificateNames {
-    /// Such as CN=sender,O=Example,C=DE.
-    pub subject: String,
-    pub issuer: String,
 }
 
 /// The JSON Schema of config.yaml.

@@ -1,0 +1,148 @@
+//! The bytes of a client's connection on their way: notes whether they move, and keeps the head of
+//! an HTTP/1.1 request as it came, since the parser forgives what RFC 9112 lets a server refuse.
+
+use super::framing;
+use crate::domain::reason::Reason;
+use http::Method;
+use std::io::{IoSlice, Result};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A head that came in one piece is no larger; more is not kept.
+const MOST: usize = 64 * 1024;
+/// Room for a head that stays with an idle connection.
+const KEPT: usize = 2 * 1024;
+
+/// What is known of a connection's bytes.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// What has come since the last request was over.
+    head: Mutex<Vec<u8>>,
+    /// Whether what comes is not kept: the body of a request, or HTTP/2.
+    past: AtomicBool,
+    http2: AtomicBool,
+    blocked: AtomicBool,
+    written: AtomicU32,
+}
+
+impl Traffic {
+    /// Of a connection that has agreed on HTTP/2, whose frames are strict enough.
+    pub fn of_http2() -> Self {
+        Self { past: AtomicBool::new(true), http2: AtomicBool::new(true), ..Self::default() }
+    }
+
+    pub(super) fn read(&self, bytes: &[u8]) {
+        if bytes.is_empty() || self.past.load(Relaxed) {
+            return;
+        }
+        let mut head = self.head();
+        let room = MOST - head.len();
+        head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        if head.starts_with(b"PRI * HTTP/2.0\r\n") {
+            self.past.store(true, Relaxed);
+            self.http2.store(true, Relaxed);
+            *head = Vec::new();
+        }
+    }
+
+    pub(super) fn wrote(&self, some: bool) {
+        self.blocked.store(!some, Relaxed);
+        if some {
+            self.written.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Judges the head of the request that has just come. What follows is its body.
+    pub fn judge(&self, method: &Method) -> std::result::Result<(), Reason> {
+        if self.http2.load(Relaxed) {
+            return Ok(());
+        }
+        self.past.store(true, Relaxed);
+        let mut head = self.head();
+        let verdict = framing::judge(&head, method);
+        head.clear();
+        head.shrink_to(KEPT);
+        verdict
+    }
+
+    /// The next bytes are the head of another request.
+    pub fn await_head(&self) {
+        self.past.store(self.http2.load(Relaxed), Relaxed);
+    }
+
+    /// Whether there are bytes of a head without its end.
+    pub fn head_begun(&self) -> bool {
+        !self.head().is_empty()
+    }
+
+    pub fn blocked(&self) -> bool {
+        self.blocked.load(Relaxed)
+    }
+
+    /// Moves on with every write.
+    pub fn written(&self) -> u32 {
+        self.written.load(Relaxed)
+    }
+
+    fn head(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection whose traffic is noted.
+#[derive(Debug)]
+pub struct Guarded<I> {
+    io: I,
+    traffic: Arc<Traffic>,
+}
+
+impl<I> Guarded<I> {
+    pub fn new(io: I, traffic: Arc<Traffic>) -> Self {
+        Self { io, traffic }
+    }
+
+    fn noted(&self, outcome: Poll<Result<usize>>) -> Poll<Result<usize>> {
+        self.traffic.wrote(outcome.is_ready());
+        outcome
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Guarded<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        let before = buf.filled().len();
+        let outcome = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.traffic.read(&buf.filled()[before..]);
+        outcome
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Guarded<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        let outcome = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.noted(outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        let outcome = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.noted(outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,308 @@
+//! The open connections of a lane. A sweep once a second finds those that make no headway, so that
+//! none of them needs timers of its own; the drain asks all of them to end, and waits.
+
+use super::guarded::Traffic;
+use crate::domain::reason::Reason;
+use http::Method;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How long connections may do nothing, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Without a request.
+    pub idle: u64,
+    /// Between the first byte of a head and its end.
+    pub head: u64,
+    /// With bytes to send that the client does not take.
+    pub write: u64,
+    /// Requests that one connection may cancel in a second.
+    pub resets: u32,
+}
+
+#[derive(Debug, Default)]
+pub struct Roster {
+    open: RefCell<HashMap<u64, Rc<Conduct>>>,
+    next: Cell<u64>,
+    left: Notify,
+}
+
+/// How a connection is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ending {
+    /// After what is under way.
+    Graceful,
+    Now,
+}
+
+/// What a connection is doing, shared by its requests and those who watch it.
+pub struct Conduct {
+    roster: Rc<Roster>,
+    id: u64,
+    /// What the bytes of a connection tell; a tunnel has none and minds its own idleness.
+    traffic: Option<Arc<Traffic>>,
+    active: Cell<u32>,
+    begun: Cell<u32>,
+    resets: Cell<u32>,
+    most_resets: Cell<u32>,
+    ending: Cell<Option<Ending>>,
+    waker: RefCell<Option<Waker>>,
+    seen: Cell<Seen>,
+}
+
+/// What the last sweep saw, and for how many sweeps nothing has changed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    begun: u32,
+    written: u32,
+    idle: u64,
+    head: u64,
+    blocked: u64,
+}
+
+impl Roster {
+    /// Notes a connection, or a tunnel where there is no traffic to watch.
+    pub fn enter(self: &Rc<Self>, traffic: Option<Arc<Traffic>>) -> Rc<Conduct> {
+        let id = self.next.replace(self.next.get() + 1);
+        let conduct = Rc::new(Conduct {
+            roster: self.clone(),
+            id,
+            traffic,
+            active: Cell::new(0),
+            begun: Cell::new(0),
+            resets: Cell::new(0),
+            most_resets: Cell::new(u32::MAX),
+            ending: Cell::new(None),
+            waker: RefCell::default(),
+            seen: Cell::default(),
+        });
+        self.open.borrow_mut().insert(id, conduct.clone());
+        conduct
+    }
+
+    pub fn leave(&self, conduct: &Conduct) {
+        self.open.borrow_mut().remove(&conduct.id);
+        self.left.notify_waiters();
+    }
+
+    /// One look at all connections. To be taken once a second.
+    pub fn sweep(&self, patience: &Patience) {
+        for conduct in self.open.borrow().values() {
+            if let Some(ending) = conduct.swept(patience) {
+                conduct.end(ending);
+            }
+        }
+    }
+
+    /// Asks all connections to end, and waits for as long as `time` until they have.
+    pub async fn drain(&self, time: Duration) -> bool {
+        self.end(Ending::Graceful);
+        let empty = async {
+            loop {
+                let left = self.left.notified();
+                if self.open.borrow().is_empty() {
+                    break;
+                }
+                left.await;
+            }
+        };
+        let drained = tokio::time::timeout(time, empty).await.is_ok();
+        self.end(Ending::Now);
+        drained
+    }
+
+    fn end(&self, ending: Ending) {
+        self.open.borrow().values().for_each(|conduct| conduct.end(ending));
+    }
+}
+
+impl Conduct {
+    /// Judges the framing of the request that has just come (HTTP/1.1).
+    pub fn judge(&self, method: &Method) -> Result<(), Reason> {
+        self.traffic.as_ref().map_or(Ok(()), |traffic| traffic.judge(method))
+    }
+
+    /// A request has come.
+    pub fn begin(&self) {
+        self.active.set(self.active.get() + 1);
+        self.begun.set(self.begun.get().wrapping_add(1));
+    }
+
+    /// A request is over: answered, or cancelled by its client.
+    pub fn finish(&self, cancelled: bool) {
+        let active = self.active.get().saturating_sub(1);
+        self.active.set(active);
+        if active == 0
+            && let Some(traffic) = &self.traffic
+        {
+            traffic.await_head();
+        }
+        if cancelled {
+            self.resets.set(self.resets.get() + 1);
+            if self.resets.get() > self.most_resets.get() {
+                tracing::info!("a connection cancels requests too fast; it is closed");
+                self.end(Ending::Now);
+            }
+        }
+    }
+
+    /// A tunnel that began on this connection.
+    pub fn tunnel(&self) -> Rc<Self> {
+        self.roster.enter(None)
+    }
+
+    pub fn leave(&self) {
+        self.roster.leave(self);
+    }
+
+    /// How the connection is to end, if it is; whoever asks is woken when that changes.
+    pub fn ending(&self, cx: &Context<'_>) -> Option<Ending> {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        self.ending.get()
+    }
+
+    /// Until the connection is to end at once.
+    pub async fn cut(&self) {
+        std::future::poll_fn(|cx| if self.ending(cx) == Some(Ending::Now) { Poll::Ready(()) } else { Poll::Pending })
+            .await;
+    }
+
+    fn end(&self, ending: Ending) {
+        if self.ending.get() < Some(ending) {
+            self.ending.set(Some(ending));
+            if let Some(waker) = self.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn swept(&self, patience: &Patience) -> Option<Ending> {
+        let traffic = self.traffic.as_ref()?;
+        let before = self.seen.get();
+        self.resets.set(0);
+        self.most_resets.set(patience.resets);
+        let (resting, written) = (self.active.get() == 0, traffic.written());
+        let same = before.begun == self.begun.get();
+        let seen = Seen {
+            begun: self.begun.get(),
+            written,
+            idle: if resting && same { before.idle + 1 } else { 0 },
+            head: if resting && same && traffic.head_begun() { before.head + 1 } else { 0 },
+            blocked: if traffic.blocked() && written == before.written { before.blocked + 1 } else { 0 },
+        };
+        self.seen.set(seen);
+        match seen {
+            seen if seen.head > patience.head || seen.blocked > patience.write => Some(Ending::Now),
+            seen if seen.idle > patience.idle + patience.head => Some(Ending::Now),
+            seen if seen.idle > patience.idle => Some(Ending::Graceful),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Conduct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Conduct({}, {} requests)", self.id, self.active.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience = Patience { idle: 5, head: 2, write: 3, resets: 2 };
+
+    fn ending(conduct: &Conduct) -> Option<Ending> {
+        conduct.ending(&Context::from_waker(Waker::noop()))
+    }
+
+    fn connection() -> (Rc<Roster>, Arc<Traffic>, Rc<Conduct>) {
+        let (roster, traffic) = (Rc::new(Roster::default()), Arc::new(Traffic::default()));
+        let conduct = roster.enter(Some(traffic.clone()));
+        (roster, traffic, conduct)
+    }
+
+    /// After how many sweeps the connection is asked to end.
+    fn sweeps(roster: &Roster, conduct: &Conduct) -> Option<(u64, Ending)> {
+        (1..20).find_map(|count| {
+            roster.sweep(&PATIENCE);
+            ending(conduct).map(|ending| (count, ending))
+        })
+    }
+
+    #[test]
+    fn a_connection_without_a_request_ends_gracefully_and_then_at_once() {
+        let (roster, _, conduct) = connection();
+        assert_eq!(sweeps(&roster, &conduct), Some((6, Ending::Graceful)));
+        (0..3).for_each(|_| roster.sweep(&PATIENCE));
+        assert_eq!(ending(&conduct), Some(Ending::Now));
+    }
+
+    #[test]
+    fn a_connection_with_a_request_under_way_stays() {
+        let (roster, _, conduct) = connection();
+        conduct.begin();
+        assert_eq!(sweeps(&roster, &conduct), None);
+        conduct.finish(false);
+        assert!(sweeps(&roster, &conduct).is_some());
+    }
+
+    #[test]
+    fn a_head_that_does_not_end_is_cut_off() {
+        let (roster, traffic, conduct) = connection();
+        traffic.read(b"GET / HT");
+        assert_eq!(sweeps(&roster, &conduct), Some((3, Ending::Now)));
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_is_cut_off_and_one_that_takes_little_is_not() {
+        let (roster, traffic, conduct) = connection();
+        conduct.begin();
+        for _ in 0..10 {
+            traffic.wrote(false);
+            traffic.wrote(true);
+            traffic.wrote(false);
+            roster.sweep(&PATIENCE);
+            assert_eq!(ending(&conduct), None);
+        }
+        assert_eq!(sweeps(&roster, &conduct), Some((4, Ending::Now)));
+    }
+
+    #[test]
+    fn a_connection_that_cancels_too_many_requests_in_a_second_is_cut_off() {
+        let (roster, _, conduct) = connection();
+        roster.sweep(&PATIENCE);
+        let cancel = |times| {
+            (0..times).for_each(|_| {
+                conduct.begin();
+                conduct.finish(true);
+            });
+        };
+        cancel(2);
+        roster.sweep(&PATIENCE);
+        cancel(2);
+        assert_eq!(ending(&conduct), None);
+        cancel(1);
+        assert_eq!(ending(&conduct), Some(Ending::Now));
+    }
+
+    #[tokio::test]
+    async fn the_drain_waits_for_all_and_cuts_off_what_stays() {
+        let (roster, _, conduct) = connection();
+        let tunnel = conduct.tunnel();
+        conduct.leave();
+        assert!(!roster.drain(Duration::from_millis(10)).await);
+        assert_eq!(ending(&tunnel), Some(Ending::Now));
+        tunnel.leave();
+        assert!(roster.drain(Duration::from_millis(10)).await);
+    }
+}

@@ -1,0 +1,39 @@
+//! Sockets that the process was given at its start, by systemd or whatever speaks its protocol
+//! (LISTEN_FDS): they outlive it, so that a restart loses no connection.
+
+use crate::net::listen::bind;
+use listenfd::ListenFd;
+use std::net::{SocketAddr, TcpListener};
+
+/// Listening sockets that wait to be taken.
+#[derive(Debug, Default)]
+pub struct Handed(Vec<TcpListener>);
+
+impl Handed {
+    /// Takes them from the environment. To be called before there are threads.
+    pub fn from_env() -> Self {
+        let mut handed = ListenFd::from_env();
+        let sockets = (0..handed.len()).filter_map(|at| handed.take_tcp_listener(at).ok().flatten());
+        Self(sockets.collect())
+    }
+
+    /// The socket for an address: the one that was handed over, or one of our own.
+    pub fn bind(&mut self, address: SocketAddr) -> std::io::Result<TcpListener> {
+        let same = |socket: &TcpListener| socket.local_addr().is_ok_and(|bound| bound == address);
+        match self.0.iter().position(same) {
+            Some(at) => {
+                let socket = self.0.swap_remove(at);
+                socket.set_nonblocking(true)?;
+                Ok(socket)
+            }
+            None => bind(address),
+        }
+    }
+
+    /// Tells of sockets that no listener is configured for: who connects to them would wait in vain.
+    pub fn tell_unused(&self) {
+        for address in self.0.iter().filter_map(|socket| socket.local_addr().ok()) {
+            tracing::warn!(%address, "a socket was handed over, and no listener has its address; it is closed");
+        }
+    }
+}

@@ -43,6 +43,7 @@ reasons! {
     HostInvalid: "host-invalid", "bad_request", 400, "RFC 9112 3.2", "send one valid Host header that agrees with the target";
     FramingLength: "framing-length", "bad_framing", 400, "RFC 9112 6.3", "send one Content-Length, or Transfer-Encoding: chunked, not both and neither twice";
     FramingLine: "framing-line", "bad_framing", 400, "RFC 9112 2.2", "end each line of the head with CR LF";
+    FieldMalformed: "field-malformed", "bad_request", 400, "RFC 9113 8.1.1", "send field values without blanks around them, and a target with a scheme and without a user";
     TransferCoding: "transfer-coding", "unknown_coding", 501, "RFC 9112 6.1", "send the body with Content-Length or Transfer-Encoding: chunked";
     Overloaded: "overloaded", "overloaded", 503, "RFC 9110 15.6.4", "more requests are under way than limits.requests allows; add capacity, or raise it";
     NoRoute: "no-route", "no_such_flow", 404, "RFC 9110 15.5.5", "compare the path with the routes in config.yaml";

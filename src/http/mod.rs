@@ -123,7 +123,7 @@ impl Dispatch {
     /// What is judged of every request, whomever it is for: where it ends, and whether there is room
     /// for it.
     fn judge(&self, request: &Request<Incoming>) -> Result<(), Reason> {
-        self.conduct.judge(request.method())?;
+        self.conduct.judge(request)?;
         let most = self.lane.gateway.state.limits.load().requests.div_ceil(self.lane.lanes);
         if self.lane.requests.get() > most { Err(Reason::Overloaded) } else { Ok(()) }
     }

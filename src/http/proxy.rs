@@ -8,6 +8,7 @@ use crate::domain::trail::{Refusal, Step};
 use crate::gateway::Call;
 use crate::net::body::{Answer, Upload};
 use crate::net::forward::Journey;
+use crate::net::headers::is_grpc;
 use crate::net::peer::Peer;
 use crate::net::roster::Conduct;
 use crate::net::tunnel::{Judge, Opened, Wish};
@@ -21,6 +22,7 @@ pub async fn serve(lane: &Rc<Lane>, peer: &Rc<Peer>, conduct: &Conduct, inbound:
     let Inbound { request, request_id, traceparent } = inbound;
     let (parts, body) = request.into_parts();
     let upload = Upload::of(body);
+    let door = if is_grpc(&parts.headers) { Door::Grpc } else { Door::Gateway };
     let journey = Journey { peer, conduct, request_id: &request_id, traceparent: &traceparent };
     let hop = Hop { lane, peer, journey: &journey };
     let mut response = match hop.answer(parts, upload.clone(), &mut told).await {
@@ -28,7 +30,7 @@ pub async fn serve(lane: &Rc<Lane>, peer: &Rc<Peer>, conduct: &Conduct, inbound:
         Ok(Answered::Tunnel(head)) => reply::tunnel(head).map(ReplyBody::Own),
         Ok(Answered::Csrf(token)) => reply::csrf(token).map(ReplyBody::Own),
         Err(refusal) => {
-            let response = reply::refusal(Door::Gateway, &refusal, &request_id).map(ReplyBody::Own);
+            let response = reply::refusal(door, &refusal, &request_id).map(ReplyBody::Own);
             told.refusal = Some(refusal);
             response
         }

@@ -25,6 +25,8 @@ pub type Short = Response<Full<Bytes>>;
 pub enum Door {
     TokenServer,
     Gateway,
+    /// The gateway, for a gRPC call.
+    Grpc,
     /// The Destination service's interface.
     Destinations,
 }
@@ -54,6 +56,7 @@ pub fn refusal(door: Door, refusal: &Refusal, request_id: &HeaderValue) -> Short
     let mut response = match door {
         Door::TokenServer => oauth(status, row.code),
         Door::Gateway => problem(status, row.code, request_id),
+        Door::Grpc => grpc(status, row.code),
         Door::Destinations => {
             // what is wrong with a request for a destination is for its caller to know
             let own = matches!(refusal.reason, Reason::LookupMalformed | Reason::EntryMalformed);
@@ -66,7 +69,7 @@ pub fn refusal(door: Door, refusal: &Refusal, request_id: &HeaderValue) -> Short
             Some(HeaderValue::from_static("Basic realm=\"flowgate\", charset=\"UTF-8\""))
         }
         Door::TokenServer => None,
-        Door::Gateway | Door::Destinations => bearer_challenge(row.status, row.code, refusal.scope.as_deref()),
+        Door::Gateway | Door::Grpc | Door::Destinations => bearer_challenge(row.status, row.code, refusal.scope.as_deref()),
     };
     if let Some(challenge) = challenge {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -131,6 +134,26 @@ fn problem(status: StatusCode, code: &str, request_id: &HeaderValue) -> Short {
     });
     let mut response = with_body(status, &body, "application/problem+json");
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A status and no message (gRPC over HTTP/2, "Trailers-Only"): a client that is given a body of
+/// another kind may report that in place of what is wrong.
+fn grpc(status: StatusCode, code: &str) -> Short {
+    let known = match status.as_u16() {
+        400 => "13",
+        401 => "16",
+        403 => "7",
+        404 | 405 => "12",
+        413 => "8",
+        429 | 502..=504 => "14",
+        _ => "2",
+    };
+    let mut response = empty(status);
+    let fields = [("content-type", "application/grpc"), ("grpc-status", known), ("grpc-message", public_text(code))];
+    for (name, value) in fields {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     response
 }
 

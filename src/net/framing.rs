@@ -3,7 +3,7 @@
 //! resolve it in another, so it is refused.
 
 use crate::domain::reason::Reason;
-use http::Method;
+use http::{HeaderMap, HeaderValue, Method, Uri};
 
 /// Judges a head that begins with its request line. Bytes that are not this request's head say
 /// nothing about it.
@@ -37,6 +37,20 @@ pub fn judge(bytes: &[u8], method: &Method) -> Result<(), Reason> {
         at += end + 1;
     }
     if lengths + codings > 1 { Err(Reason::FramingLength) } else { Ok(()) }
+}
+
+/// Judges what the HTTP/2 library lets through: values that HTTP/1.1 would read otherwise, and a target
+/// that names a user (RFC 9113, 8.2.1 and 8.3.1).
+pub fn judge_http2(uri: &Uri, headers: &HeaderMap) -> Result<(), Reason> {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let padded = |value: &HeaderValue| blank(value.as_bytes().first()) || blank(value.as_bytes().last());
+    let odd = uri.authority().is_some_and(|authority| {
+        authority.as_str().contains('@') || (uri.path_and_query().is_some() && uri.scheme_str().is_none_or(str::is_empty))
+    });
+    if odd || headers.values().any(padded) {
+        return Err(Reason::FieldMalformed);
+    }
+    Ok(())
 }
 
 /// What a line says, if it is of that field.

@@ -1,9 +1,10 @@
 //! The open connections of a lane. A sweep once a second finds those that make no headway, so that
 //! none of them needs timers of its own; the drain asks all of them to end, and waits.
 
+use super::framing;
 use super::guarded::Traffic;
 use crate::domain::reason::Reason;
-use http::Method;
+use http::{Request, Version};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
@@ -123,9 +124,12 @@ impl Roster {
 }
 
 impl Conduct {
-    /// Judges the framing of the request that has just come (HTTP/1.1).
-    pub fn judge(&self, method: &Method) -> Result<(), Reason> {
-        self.traffic.as_ref().map_or(Ok(()), |traffic| traffic.judge(method))
+    /// Judges how the request that has just come was framed.
+    pub fn judge<B>(&self, request: &Request<B>) -> Result<(), Reason> {
+        if request.version() == Version::HTTP_2 {
+            return framing::judge_http2(request.uri(), request.headers());
+        }
+        self.traffic.as_ref().map_or(Ok(()), |traffic| traffic.judge(request.method()))
     }
 
     /// A request has come.

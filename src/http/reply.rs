@@ -69,7 +69,9 @@ pub fn refusal(door: Door, refusal: &Refusal, request_id: &HeaderValue) -> Short
             Some(HeaderValue::from_static("Basic realm=\"flowgate\", charset=\"UTF-8\""))
         }
         Door::TokenServer => None,
-        Door::Gateway | Door::Grpc | Door::Destinations => bearer_challenge(row.status, row.code, refusal.scope.as_deref()),
+        Door::Gateway | Door::Grpc | Door::Destinations => {
+            bearer_challenge(row.status, row.code, refusal.scope.as_deref())
+        }
     };
     if let Some(challenge) = challenge {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);

@@ -45,7 +45,8 @@ pub fn judge_http2(uri: &Uri, headers: &HeaderMap) -> Result<(), Reason> {
     let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     let padded = |value: &HeaderValue| blank(value.as_bytes().first()) || blank(value.as_bytes().last());
     let odd = uri.authority().is_some_and(|authority| {
-        authority.as_str().contains('@') || (uri.path_and_query().is_some() && uri.scheme_str().is_none_or(str::is_empty))
+        authority.as_str().contains('@')
+            || (uri.path_and_query().is_some() && uri.scheme_str().is_none_or(str::is_empty))
     });
     if odd || headers.values().any(padded) {
         return Err(Reason::FieldMalformed);

@@ -10,6 +10,7 @@ mod destinations;
 mod grpc;
 mod hostile;
 mod issuers;
+mod limits;
 mod live;
 mod outbound;
 mod partner;

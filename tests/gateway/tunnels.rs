@@ -122,9 +122,11 @@ fn a_websocket_in_which_nothing_moves_is_closed() {
 fn tunnels_count_as_calls_of_their_server_until_they_end() {
     let (world, _, token) = world();
     let metrics = || world.admin("/metrics").text();
-    let calls = |count: u32| metrics().lines().any(|line| {
-        line.starts_with("flowgate_backend_calls{backend=\"socket\"") && line.ends_with(&format!(" {count}"))
-    });
+    let calls = |count: u32| {
+        metrics().lines().any(|line| {
+            line.starts_with("flowgate_backend_calls{backend=\"socket\"") && line.ends_with(&format!(" {count}"))
+        })
+    };
     runtime().block_on(async {
         let _socket = open(&world, "/socket", &token).await.expect("opened");
         until("the tunnel is counted", || calls(1));

@@ -35,6 +35,9 @@ use tokio_util::sync::CancellationToken;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+
 /// The load balancers in front of a listener and how they tell of their callers.
 #[derive(Debug, Clone, Default)]
 pub struct Proxies {
@@ -49,6 +52,8 @@ pub struct Proxies {
 pub struct Listening {
     /// As configured.
     pub address: SocketAddr,
+    /// Whether the socket goes on to the next process, which takes who is in its queue.
+    pub outlives: bool,
     pub tls: Option<ArcSwap<ServerConfig>>,
     pub proxies: ArcSwap<Proxies>,
     pub limits: ArcSwap<Limits>,
@@ -66,7 +71,7 @@ pub fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     // lets a restart bind while old connections linger in TIME_WAIT; it does not share the port
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
-    socket.listen(4096)?;
+    socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
@@ -87,18 +92,20 @@ where
     let mut http = Rc::new(http_builder(&limits));
     let local_port = listener.local_addr().map_or(0, |address| address.port());
     let sweeping = tokio::task::spawn_local(sweep(roster.clone(), shared.clone()));
-    let mut stopping = false;
-    loop {
+    // how many are still taken in after the stop, once it has come
+    let mut rest: Option<usize> = None;
+    while rest != Some(0) {
         let accepted = tokio::select! {
             biased;
             accepted = accept(&listener, &shared) => accepted,
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
+            () = stop.cancelled(), if rest.is_none() => {
+                rest = Some(if shared.outlives { 0 } else { BACKLOG as usize });
                 continue;
             }
             // who was in the queue when the stop came is served as well
-            () = std::future::ready(()), if stopping => break,
+            () = std::future::ready(()), if rest.is_some() => break,
         };
+        rest = rest.map(|rest| rest - 1);
         let Some((stream, address, room)) = accepted else { continue };
         if !Arc::ptr_eq(&limits, &shared.limits.load()) {
             limits = shared.limits.load_full();

@@ -17,16 +17,17 @@ impl Handed {
         Self(sockets.collect())
     }
 
-    /// The socket for an address: the one that was handed over, or one of our own.
-    pub fn bind(&mut self, address: SocketAddr) -> std::io::Result<TcpListener> {
+    /// The socket for an address: one of our own, or the one that was handed over, which the second
+    /// part of the answer says.
+    pub fn bind(&mut self, address: SocketAddr) -> std::io::Result<(TcpListener, bool)> {
         let same = |socket: &TcpListener| socket.local_addr().is_ok_and(|bound| bound == address);
         match self.0.iter().position(same) {
             Some(at) => {
                 let socket = self.0.swap_remove(at);
                 socket.set_nonblocking(true)?;
-                Ok(socket)
+                Ok((socket, true))
             }
-            None => bind(address),
+            None => Ok((bind(address)?, false)),
         }
     }
 

@@ -124,7 +124,7 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
     // addresses, all of them before anything is served
     let stop = CancellationToken::new();
     let mut handed = options.handed;
-    let admin = handed.bind(config.admin).map_err(|error| ServeError::Bind { address: config.admin, error })?;
+    let (admin, _) = handed.bind(config.admin).map_err(|error| ServeError::Bind { address: config.admin, error })?;
     let admin_address = admin.local_addr()?;
     let lanes = Lanes::start(options.lanes, &gateway, &log, &registry)?;
     let mut site = Site::new(gateway.clone(), lanes, stop.clone(), &config.limits, handed);

@@ -98,7 +98,7 @@ impl Site {
         for (listener, tls, socket) in fresh {
             match socket {
                 None => self.refresh(listener, tls, &config),
-                Some(socket) => self.listen(listener, tls, &socket, &config)?,
+                Some(socket) => self.listen(listener, tls, socket, &config)?,
             }
         }
         let wanted: Vec<_> = config.listeners.iter().map(key).collect();
@@ -189,12 +189,13 @@ impl Site {
         &mut self,
         listener: &Listener,
         tls: Option<Arc<ServerConfig>>,
-        socket: &std::net::TcpListener,
+        (socket, outlives): (std::net::TcpListener, bool),
         config: &Config,
     ) -> Result<(), ServeError> {
         let shared = Arc::new(Listening {
             tls: tls.map(ArcSwap::new),
             address: listener.address,
+            outlives,
             proxies: ArcSwap::from_pointee(proxies(listener)),
             limits: ArcSwap::from_pointee(config.limits),
             connections: self.connections.clone(),
@@ -203,7 +204,7 @@ impl Site {
         });
         let stop = self.stop.child_token();
         let bound = socket.local_addr()?;
-        self.lanes.listen(socket, &shared, &stop)?;
+        self.lanes.listen(&socket, &shared, &stop)?;
         self.open.insert(key(listener), Open { shared, stop, bound });
         Ok(())
     }

@@ -115,7 +115,9 @@ fn an_address_has_no_more_connections_than_it_may_and_gets_room_again() {
     let world = world(OPEN, "connections_per_address: 2");
     let mut kept: Vec<_> = (0..2).map(|_| world.connection()).collect();
     let get = "GET /open/x HTTP/1.1\r\nHost: a\r\n\r\n";
-    kept.iter_mut().for_each(|one| assert_eq!(one.send(get).status, 200));
+    for one in &mut kept {
+        assert_eq!(one.send(get).status, 200);
+    }
     assert_eq!(world.get("/open/x", "").status, 0, "closed without an answer");
     kept.pop();
     crate::world::until("there is room again", || world.get("/open/x", "").status == 200);

@@ -1,15 +1,14 @@
 //! gRPC through the gateway with tonic at both ends: its streams, its status in the trailers, and what
 //! it makes of a refusal.
 
-use crate::world::World;
+use crate::world::{World, runtime, server};
 use bytes::{Buf, BufMut};
-use flowgate::net::listen::bind;
 use futures_util::{Stream, StreamExt, stream};
 use http::uri::PathAndQuery;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::Pin;
+use tokio::net::TcpListener;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
@@ -68,27 +67,16 @@ async fn echo(request: Request<Streaming<Vec<u8>>>) -> Result<Response<Messages>
     Ok(Response::new(Box::pin(request.into_inner().map(said))))
 }
 
-/// A gRPC server that speaks HTTP/2 with prior knowledge and allows few streams on a connection.
-fn server() -> SocketAddr {
-    let socket = bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
-    let address = socket.local_addr().expect("an address");
-    let work = async move {
-        let listener = tokio::net::TcpListener::from_std(socket).expect("a listener");
-        while let Ok((stream, _)) = listener.accept().await {
-            let service = hyper::service::service_fn(|request| async {
-                let mut grpc = tonic::server::Grpc::new(Raw);
-                Ok::<_, Infallible>(grpc.streaming(tower::service_fn(echo), request).await)
-            });
-            let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            tokio::spawn(http.max_concurrent_streams(4).serve_connection(TokioIo::new(stream), service));
-        }
-    };
-    std::thread::spawn(|| runtime().block_on(work));
-    address
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+/// Speaks HTTP/2 with prior knowledge and allows few streams on a connection.
+async fn grpc_server(listener: TcpListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let service = hyper::service::service_fn(|request| async {
+            let mut grpc = tonic::server::Grpc::new(Raw);
+            Ok::<_, Infallible>(grpc.streaming(tower::service_fn(echo), request).await)
+        });
+        let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        tokio::spawn(http.max_concurrent_streams(4).serve_connection(TokioIo::new(stream), service));
+    }
 }
 
 fn world() -> World {
@@ -97,7 +85,7 @@ routes:
   - { name: grpc, path: /echo.Echo/*, backend: grpc }
   - { name: other, path: /other.Other/*, backend: grpc, user_role: Other.role }
 ";
-    let more = format!("  grpc: {{ servers: [\"http://{}\"], protocol: http2 }}\n", server());
+    let more = format!("  grpc: {{ servers: [\"http://{}\"], protocol: http2 }}\n", server(grpc_server));
     World::with(routes, &more)
 }
 

@@ -1,11 +1,9 @@
 //! WebSockets through the gateway, with a real client and a real server.
 
-use crate::world::{HOLD, Sender, World, until};
-use flowgate::net::listen::bind;
+use crate::world::{HOLD, Sender, World, runtime, server, until};
 use futures_util::{SinkExt, StreamExt};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
@@ -13,25 +11,14 @@ use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 type Socket = WebSocketStream<TcpStream>;
 
 /// Says every message back.
-fn server() -> SocketAddr {
-    let socket = bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
-    let address = socket.local_addr().expect("an address");
-    let work = async move {
-        let listener = tokio::net::TcpListener::from_std(socket).expect("a listener");
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(async {
-                let Ok(socket) = accept_async(stream).await else { return };
-                let (sink, source) = socket.split();
-                let _ = source.forward(sink).await;
-            });
-        }
-    };
-    std::thread::spawn(|| runtime().block_on(work));
-    address
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+async fn echo_server(listener: TcpListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(async {
+            let Ok(socket) = accept_async(stream).await else { return };
+            let (sink, source) = socket.split();
+            let _ = source.forward(sink).await;
+        });
+    }
 }
 
 fn world() -> (World, Sender, String) {
@@ -42,7 +29,7 @@ routes:
   - { name: none, path: /none, backend: socket, websocket: refuse }
   - { name: quiet, path: /quiet, backend: quiet }
 ";
-    let address = server();
+    let address = server(echo_server);
     let more = format!(
         "  socket: {{ servers: [\"http://{address}\"] }}\n  quiet: {{ servers: [\"http://{address}\"], idle_timeout: 300ms }}\n"
     );

@@ -481,6 +481,22 @@ fn unchunk(mut rest: &[u8]) -> Vec<u8> {
     out
 }
 
+/// For a client that is async.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// A server on a thread of its own, for as long as the tests run.
+pub fn server<F: Future<Output = ()>>(serve: impl FnOnce(tokio::net::TcpListener) -> F + Send + 'static) -> SocketAddr {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("an address");
+    socket.set_nonblocking(true).expect("set");
+    let address = socket.local_addr().expect("an address");
+    let work =
+        || runtime().block_on(async { serve(tokio::net::TcpListener::from_std(socket).expect("a listener")).await });
+    std::thread::spawn(work);
+    address
+}
+
 /// A backend that counts what reaches it and answers with what it saw.
 pub struct Backend {
     pub address: SocketAddr,

@@ -60,11 +60,16 @@ class Call:
             raise
 
 
+def field(line):
+    name, _, value = line.partition(":")
+    return name.lower(), value.strip()
+
+
 class Http1Call(Call):
     def __init__(self, backend, head, reader, writer):
-        (method, target, _), *lines = (line.split(" ", 2) for line in head.decode("latin-1").splitlines())
-        fields = [[line[0].removesuffix(":").lower(), " ".join(line[1:])] for line in lines if line[0]]
-        super().__init__(backend, "HTTP/1.1", method, target, fields)
+        start, *lines = head.decode("latin-1").split("\r\n")
+        method, target, _ = start.split(" ")
+        super().__init__(backend, "HTTP/1.1", method, target, [field(line) for line in lines if line])
         self.reader, self.writer = reader, writer
 
     async def pieces(self):
@@ -73,7 +78,7 @@ class Http1Call(Call):
             while size := int(await self.reader.readuntil(b"\r\n"), 16):
                 yield (await self.reader.readexactly(size + 2))[:-2]
             while line := (await self.reader.readuntil(b"\r\n")).decode("latin-1").strip():
-                self.trailers.append(line.lower().split(": ", 1))
+                self.trailers.append(field(line))
             return
         left = int(fields.get("content-length", 0))
         while left:
@@ -248,8 +253,8 @@ class Http2Connection:
                 self.state.acknowledge_received_data(event.flow_controlled_length, stream)
                 if event.data:
                     self.calls[stream].received.put_nowait(event.data)
-            case TrailersReceived():
-                self.calls[event.stream_id].trailers = event.headers
+            case TrailersReceived(stream_id=stream) if stream in self.calls:
+                self.calls[stream].trailers = event.headers
             case StreamEnded(stream_id=stream) if stream in self.calls:
                 self.calls[stream].received.put_nowait(None)
             case StreamReset(stream_id=stream) if stream in self.calls:

@@ -99,11 +99,17 @@ class Connection(socketserver.StreamRequestHandler):
         # not the server's way to close, which would end the connection in good order first
         socket.close(self.connection.detach())
 
-    def reset_reused(self):
-        if self.number > 1:
+    def reset_if(self, condition):
+        if condition:
             return self.reset()
         self.wfile.write(OK)
         return True
+
+    def reset_reused(self):
+        return self.reset_if(self.number > 1)
+
+    def reset_once(self):
+        return self.reset_if(self.server.is_new(self.target))
 
     def wait(self):
         """Says nothing more, until the other side closes."""
@@ -143,6 +149,7 @@ class Connection(socketserver.StreamRequestHandler):
 ACTS = {
     "reset": Connection.reset,
     "reset-reused": Connection.reset_reused,
+    "reset-once": Connection.reset_once,
     "silent": Connection.wait,
     "stalls": Connection.stall,
     "slow": Connection.slow,
@@ -159,7 +166,7 @@ class Server(socketserver.ThreadingTCPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", int(PORT)), Connection)
         self.journal = os.open(JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        self.open, self.lock = 0, threading.Lock()
+        self.open, self.lock, self.targets = 0, threading.Lock(), set()
         self.tls = None
         if CERTIFICATE:
             self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -171,6 +178,11 @@ class Server(socketserver.ThreadingTCPServer):
     def count(self, more):
         with self.lock:
             self.open += more
+
+    def is_new(self, target):
+        new = target not in self.targets
+        self.targets.add(target)
+        return new
 
     def finish_request(self, request, address):
         self.count(1)

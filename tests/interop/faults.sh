@@ -2,12 +2,12 @@
 # Backends that fail in every way, and too much of everything: faults.sh BINARY WORKDIR
 #
 # Needs curl, openssl and python3, all on loopback, each a process of this script.
-# One line for each check, what was measured and, last, `faults: N passed, M failed`; logs stay in WORKDIR.
+# One line for each check, then what was measured and `faults: N passed, M failed`; logs stay in WORKDIR.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 source "$here/check.sh"
 source "$here/processes.sh"
-source "$here/backends.sh"
+source "$here/trials.sh"
 patience=10
 
 binary=$(realpath "${1:?usage: faults.sh BINARY WORKDIR}")
@@ -19,8 +19,8 @@ cd "$work"
 
 # --- gateway and backends ---------------------------------------------------------------------------
 
-read -r port admin nobody deaf one two three gone pooled tls < <(free_ports 10)
-backends=([one]=$one [two]=$two [three]=$three [gone]=$gone [pooled]=$pooled [tls]=$tls)
+read -r port admin nobody deaf one two three gone pooled few tls < <(free_ports 11)
+backends=([one]=$one [two]=$two [three]=$three [gone]=$gone [pooled]=$pooled [few]=$few [tls]=$tls)
 gateway=http://$host:$port
 routes=(single hasty brief deaf mistaken distrusted trusted named gone pooled some none sick weighed checked busy few)
 
@@ -44,9 +44,9 @@ backends:
   trusted: { servers: ["https://$host:$tls"], tls: { trusted_cas: [backend.pem] } }
   named: { servers: ["http://localhost:$one"] }
   gone: { servers: ["http://$host:$gone"], ejection: { failures: 3 } }
-  pooled: { servers: ["http://$host:$pooled"] }
+  pooled: { servers: ["http://$host:$pooled"], ejection: { failures: 0 } }
   some: { servers: ["http://$host:$two", "http://$host:$nobody", "http://$host:$three"] }
-  none: { servers: ["http://$host:$nobody", "http://$host:$gone"] }
+  none: { servers: ["http://$host:$nobody", "http://localhost:$nobody"] }
   sick: { servers: ["http://$host:$two", "http://$host:$three"], ejection: { failures: 3 } }
   weighed: { servers: [{ url: "http://$host:$two", weight: 1 }, { url: "http://$host:$three", weight: 3 }] }
   checked:
@@ -54,7 +54,7 @@ backends:
     ejection: { failures: 0 }
     health: { path: /health, interval: 100ms, down_after: 2, up_after: 2 }
   busy: { servers: ["http://$host:$one"], max_requests: 2 }
-  few: { servers: ["http://$host:$three"], max_connections: 3 }
+  few: { servers: ["http://$host:$few"], max_connections: 3 }
 routes:
 YAML
     for route in "${routes[@]}"; do
@@ -62,13 +62,7 @@ YAML
     done >>config.yaml
 }
 
-certificate() {
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=backend \
-        -addext "subjectAltName=IP:$host" -keyout backend-key.pem -out backend.pem
-    cat backend-key.pem backend.pem >backend-both.pem
-}
-
-# A server whose queue is full: a connection takes the one place in it.
+# A server with a full queue: a connection takes the one place that there is.
 start_deaf() {
     start log/deaf python3 - "$deaf" <<'PYTHON'
 import signal, socket, sys
@@ -80,11 +74,12 @@ PYTHON
     until_true grep -q ready log/deaf.out
 }
 
-up() { [[ $(status admin-up "http://$host:$admin/readyz") == 200 ]]; }
+up() { [[ $(status "http://$host:$admin/readyz") == 200 ]]; }
 
-# run_gateway [DESCRIPTORS]
+# run_gateway LIMITS [DESCRIPTORS]
 run_gateway() {
-    start log/gateway bash -c "ulimit -n ${1:-4096}; exec \"\$@\"" - "$binary" serve --config config.yaml
+    configure "$1"
+    start log/gateway bash -c "ulimit -n ${2:-4096} && exec \"\$@\"" - "$binary" serve --config config.yaml
     process=$!
     until_true up || { tail -n 3 log/gateway.err >&2; exit 1; }
 }
@@ -96,106 +91,259 @@ stop_gateway() {
 
 start_all() {
     local name
-    certificate 2>log/openssl
-    configure '{ requests: 1000 }'
-    for name in one two three pooled; do raise "$name"; done
+    certificate backend
+    for name in one two three pooled few; do raise "$name"; done
     raise tls backend-both.pem
     start_deaf
-    run_gateway
+    run_gateway '{ requests: 1000 }'
 }
 
 # --- calls ------------------------------------------------------------------------------------------
 
-# ask [OPTION...]: bounded, and silent but for what is asked for.
-ask() { curl -sS --noproxy '*' --max-time 20 "$@"; }
+ask() { curl -sS --max-time 20 "$@"; }
 
-# status FILE [OPTION...]: the answer itself goes to a file.
-status() { ask -o "log/$1" -w '%{http_code}' "${@:2}"; }
+# status URL [OPTION...]: the head and the content of the answer are in files.
+status() { ask -D log/head -o log/content -w '%{http_code}' "$@"; }
 
-# answers STATUS PATH [OPTION...]
+# answers STATUS TARGET [OPTION...]
 answers() {
     local got
-    got=$(status answer "$gateway/$2" "${@:3}") || true
-    [[ $got == "$1" ]] || { echo "wanted $1, got $got: $(tail -c 300 log/answer)"; return 1; }
+    got=$(status "$gateway$2" "${@:3}") || true
+    [[ $got == "$1" ]] || { echo "wanted $1, got $got: $(tail -c 300 log/content)"; return 1; }
 }
 
-# says CODE STATUS PATH [OPTION...]: the answer is the gateway's own, with that code.
-says() { answers "${@:2}" && has "\"code\":\"$1\"" "$(<log/answer)"; }
+# refuses STATUS CODE TARGET [OPTION...]: the answer is the gateway's own.
+refuses() { answers "$1" "${@:3}" && has "\"code\":\"$2\"" "$(<log/content)"; }
 
-# later LEAST MOST COMMAND...: it succeeds, after so many milliseconds.
-later() {
-    local start taken
-    start=$(milliseconds)
-    "${@:3}" || return
-    taken=$(($(milliseconds) - start))
-    (($1 <= taken && taken <= $2)) || { echo "it took $taken ms, not $1 to $2"; return 1; }
-}
-
-# once N COMMAND...: it succeeds, and what is called arrives so many times; the last word is the tag of the call.
-arrives() {
-    local times
-    "${@:2}" || return
-    times=$(arrived "${*: -1}")
-    ((times == $1)) || { echo "arrived $times times"; return 1; }
-}
-
-# breaks CODES PATH [OPTION...]: curl sees that the answer is not whole, and ends with one of its codes.
+# breaks CODES TARGET [OPTION...]: the answer is not whole, which curl says with one of its exit codes.
 breaks() {
     local code=0
-    ask -o log/answer "$gateway/$2" "${@:3}" || code=$?
+    ask -o log/content "$gateway$2" "${@:3}" || code=$?
     [[ " $1 " == *" $code "* ]] || { echo "wanted exit code $1, got $code"; return 1; }
 }
 
-# many NAME TARGETS [OPTION...]: calls at once; the status, Retry-After and target of each are lines of log/NAME.
-many() {
-    ask --parallel --parallel-immediate --parallel-max 200 -o /dev/null \
-        -w '%{http_code} %header{retry-after} %{url}\n' "$gateway/$2" "${@:3}" >"log/$1" || true
+# arrives TIMES TARGET COMMAND...: the command succeeds, and the target has arrived so often.
+arrives() {
+    local times
+    "${@:3}" || return
+    times=$(arrivals "$2" | awk '{ print $1 }')
+    [[ $times == "$1" ]] || { echo "arrived ${times:-0} times"; return 1; }
 }
 
-# tally NAME: how often there was each status.
-tally() { cut -d ' ' -f 1 "log/$1" | sort | uniq -c | awk '{ printf "%s%s: %s", sep, $2, $1; sep = ", " }'; }
+# each_once COUNT PATTERN: so many targets have arrived, none of them twice.
+each_once() {
+    [[ $(arrivals "$2" | awk '{ print $1 }' | sort | uniq -c | xargs) == "$1 1" ]] || { arrivals "$2" | sort -nr | head; return 1; }
+}
 
-# tells NAME WANTED
-tells() { [[ $(tally "$1") == "$2" ]] || { echo "wanted $2, got $(tally "$1")"; return 1; }; }
+# all TARGETS [OPTION...]: calls one after another; log/calls has status and Retry-After of each.
+all() { ask -o log/content -w '%{http_code} %header{retry-after}\n' "$gateway$1" "${@:2}" >log/calls || true; }
 
-measured() { echo "$1: $2" >>log/measured; }
+# at_once TARGETS [OPTION...]: the same, all at once.
+at_once() { all "$@" --parallel --parallel-immediate --parallel-max 200; }
+
+tally() { cut -d ' ' -f 1 log/calls | sort | uniq -c | awk '{ print $2 ": " $1 }' | paste -sd ' '; }
+
+# tells PATTERN COMMAND...: of the command's calls.
+tells() {
+    "${@:2}"
+    # shellcheck disable=SC2053
+    [[ $(tally) == $1 ]] || { echo "wanted $1, got $(tally)"; return 1; }
+}
+
+# soon WHAT COMMAND...: measures how long it takes until the command succeeds.
+soon() {
+    local start
+    start=$(milliseconds)
+    until_true "${@:2}" || return
+    measured "$1" "$(($(milliseconds) - start)) ms"
+}
 
 # --- one server -------------------------------------------------------------------------------------
 
-# POSTs are not sent to a server that is known to be away, so that this is a GET.
-back_within() {
-    local start taken
-    start=$(milliseconds)
-    until_true answers 200 gone/itself || return
-    taken=$(($(milliseconds) - start))
-    measured 'traffic flows again after' "$taken ms"
-    ((taken <= $1)) || { echo "it took $taken ms"; return 1; }
-}
-
-left_out() {
-    answers 503 gone/itself -D log/head && has 'retry-after: ' "$(<log/head)"
-}
+left_out() { answers 503 /gone/itself && has 'retry-after: ' "$(<log/head)"; }
 
 check_gone() {
-    check 'faults gone: a connection is refused' says backend_unreachable 502 gone/itself
+    judge 'faults gone: a connection is refused' refuses 502 backend_unreachable /gone/itself
     until_true left_out || true
-    check 'faults gone: after failures in a row the server is left out' says backend_unreachable 503 gone/itself
-    check 'faults gone: which is told with Retry-After' left_out
+    judge 'faults gone: the server is left out after three failures, with Retry-After' left_out
     raise gone
-    check 'faults gone: calls succeed within a second of its return' back_within 1000
+    judge 'faults gone: calls succeed within a second of its return' \
+        within 0 1000 soon 'traffic flows again after' answers 200 /gone/itself -d order
 }
 
-# after_one STATUS METHOD NAME: the second call of a connection, whose first one left an idle connection behind.
-after_one() {
-    local codes
-    codes=$(ask -o /dev/null -w '%{http_code} ' "$gateway/single/itself" --next -sS -o /dev/null -w '%{http_code}' \
-        --request "$2" "$gateway$3") || true
-    [[ $codes == "200 $1" ]] || { echo "wanted 200 $1, got $codes"; return 1; }
+# second STATUS TARGET [OPTION...]: of the second call of a connection, for which there is a kept one to the backend.
+second() {
+    local got
+    got=$(ask -o log/content -w '%{http_code} ' "$gateway/single/itself" --next -sS --max-time 20 -o log/content \
+        -w '%{http_code}' "$gateway$2" "${@:3}") || true
+    [[ $got == "200 $1" ]] || { echo "wanted 200 $1, got $got"; return 1; }
 }
 
 check_resets() {
-    check 'faults reset: a GET on a new connection is not lost without an answer' answers 502 'single/reset?new-get'
-    check 'faults reset: a POST on a new connection' arrives 1 answers 502 'single/reset?new-post' -d order
-    check 'faults reset: a GET on a kept connection is repeated' arrives 2 after_one 200 GET '/single/reset-reused?get'
-    check 'faults reset: a POST on a kept connection is not' arrives 1 after_one 502 POST '/single/reset-reused?post'
+    local new=/single/reset-once kept=/single/reset-reused
+    judge 'faults reset: a GET on a new connection is repeated' arrives 2 "$new?get" answers 200 "$new?get"
+    judge 'faults reset: a POST on a new connection is not' arrives 1 "$new?post" answers 502 "$new?post" -d order
+    judge 'faults reset: a GET on a kept connection is repeated' arrives 2 "$kept?get" second 200 "$kept?get"
+    judge 'faults reset: a POST on a kept connection is not' arrives 1 "$kept?post" second 502 "$kept?post" -d order
+    judge 'faults reset: a GET is repeated once' arrives 2 /single/reset?kept second 502 /single/reset?kept
 }
+
+check_breaks() {
+    local name
+    judge 'faults answer: half a head' refuses 502 backend_failed /single/half-head
+    judge 'faults answer: half a head, after a POST' \
+        arrives 1 /single/half-head?post answers 502 /single/half-head?post -d order
+    for name in short endless; do
+        judge "faults answer: $name content, over HTTP/1.1" breaks 18 "/single/$name"
+        judge "faults answer: $name content, over HTTP/2" breaks 92 "/single/$name" --http2-prior-knowledge
+    done
+    judge 'faults answer: no HTTP' refuses 502 backend_failed /single/garbage
+    judge 'faults answer: a head of 100 MiB' within 0 2000 refuses 502 backend_failed /single/huge-head
+    judge 'faults answer: 103 before it' answers 200 /single/early-hints
+    judge 'faults answer: 100 before it' answers 200 /single/continue
+    judge 'faults answer: 100 before it, after a POST' answers 200 /single/continue -d order
+    judge 'faults answer: 101 that nobody asked for' refuses 502 backend_failed /single/switching
+}
+
+check_times() {
+    judge 'faults timeout: silence' within 300 1500 refuses 504 backend_timeout /hasty/silent
+    judge 'faults idle_timeout: over HTTP/1.1' within 300 1500 breaks '18 56' /hasty/stalls
+    judge 'faults idle_timeout: over HTTP/2' within 300 1500 breaks 92 /hasty/stalls --http2-prior-knowledge
+    judge 'faults idle_timeout: a stream that goes on is not cut' breaks 28 /hasty/stream --max-time 1
+    judge 'faults total_timeout: silence' within 300 1500 refuses 504 backend_timeout /brief/silent
+    judge 'faults total_timeout: a stream, over HTTP/1.1' within 300 1500 breaks '18 56' /brief/stream
+    judge 'faults total_timeout: a stream, over HTTP/2' within 300 1500 breaks 92 /brief/stream --http2-prior-knowledge
+    judge 'faults connect_timeout: a full queue' within 300 1500 refuses 502 backend_unreachable /deaf/itself
+}
+
+check_connections() {
+    judge 'faults TLS: the backend does not speak it' refuses 502 backend_unreachable /mistaken/itself
+    judge 'faults TLS: a certificate of nobody who is trusted' refuses 502 backend_unreachable /distrusted/itself
+    judge 'faults TLS: the same, trusted' answers 200 /trusted/itself
+    judge 'faults name: the address that answers is found' answers 200 /named/itself
+}
+
+# --- kept connections -------------------------------------------------------------------------------
+
+posts_reach() { tells '200: 50' at_once "/pooled/itself?order=[1-50]" -d order && each_once 50 '/pooled/itself?order='; }
+
+# The backend closes each connection without a word, a while before the next call.
+closing() { tells '200: 10' all '/pooled/closing?order=[1-10]' -d order --rate 1200/m && each_once 10 '/pooled/closing?order='; }
+
+check_pool() {
+    judge 'faults pool: 50 calls leave connections behind' tells '200: 50' at_once '/pooled/slow?[1-50]'
+    fell pooled
+    raise pooled
+    judge 'faults pool: after a restart of the backend 50 POSTs arrive, each once' posts_reach
+    judge 'faults pool: POSTs after connections that the backend has closed' closing
+    judge 'faults pool: GETs while connections are closed' tells '200: 50' all '/pooled/closing?get=[1-50]'
+    judge 'faults pool: 10 calls leave connections behind' tells '200: 10' at_once '/pooled/slow?[1-10]'
+    become pooled reset-reused
+    judge 'faults pool: GETs when all that was kept is reset' tells '200: 10' at_once '/pooled/lost?[1-10]'
+    become pooled itself
+}
+
+# --- several servers --------------------------------------------------------------------------------
+
+rest_take_over() { tells '200: 60' at_once "/some/itself?order=[1-60]" -d order && each_once 60 '/some/itself?order='; }
+
+# shares LEAST MOST PATTERN: of the calls that begin so, at the second backend.
+shares() {
+    local count
+    count=$(arrivals "$3" two | wc -l)
+    (($1 <= count && count <= $2)) || { echo "$count of $(arrivals "$3" | wc -l)"; return 1; }
+}
+
+by_weight() { tells '200: 400' all '/weighed/itself?[1-400]' && shares 60 140 '/weighed/itself?'; }
+
+one_alone() { tells '200: 20' all '/checked/itself?[1-20]'; }
+
+# Of some calls each server has its part.
+both() {
+    local tag=$EPOCHREALTIME
+    all "/checked/itself?$tag=[1-20]" && shares 1 19 "/checked/itself?$tag="
+}
+
+taken_out() { become three 503 && soon 'health checks take a server out after' one_alone; }
+taken_in() { become three itself && soon 'health checks take a server in after' both; }
+
+check_servers() {
+    judge 'faults servers: where one of three is away, 60 POSTs arrive, each once' rest_take_over
+    judge 'faults servers: weights 1 and 3' by_weight
+    become three 503
+    judge 'faults servers: one that answers 503 is left out after three answers' tells '200: 37 503: 3' all '/sick/itself?[1-40]'
+    become three itself
+    judge 'faults servers: a health check takes one out' taken_out
+    judge 'faults servers: a health check takes it in again' taken_in
+    judge 'faults servers: 200 calls where all are away' \
+        within 0 5000 tells '502: * 503: *' at_once '/none/itself?[1-200]'
+}
+
+# --- bounds -----------------------------------------------------------------------------------------
+
+busy() {
+    tells '200: 2 503: 4' at_once '/busy/slow?[1-6]' && grep -q '^503 [1-9]' log/calls && ! grep '^503 $' log/calls
+}
+
+# At most so many connections were open at once, at the backend for that alone.
+open_at_most() { awk -v port="$few" '$1 == port && $2 > most { most = $2 } END { print most }' log/journal | grep -x "[1-$1]"; }
+
+few() { tells '200: 12' at_once '/few/slow?[1-12]' && open_at_most 3; }
+
+check_bounds() {
+    judge 'faults max_requests: what comes above is refused, with Retry-After' busy
+    judge 'faults max_connections: 12 calls wait for three connections' few
+}
+
+# --- too much ---------------------------------------------------------------------------------------
+
+# Calls are answered or refused at once, and who looks on is served meanwhile.
+overloaded() {
+    local calls page
+    at_once '/single/slow?[1-100]' &
+    calls=$!
+    while kill -0 "$calls" 2>/dev/null; do
+        for page in healthz metrics; do
+            ask --fail --max-time 1 -o log/page "http://$host:$admin/$page" || return
+        done
+    done
+    wait "$calls"
+    tells '200: * 503: *' true && ! grep '^503 $' log/calls
+}
+
+# holding COMMAND...: while a hundred connections are open.
+holding() (
+    for _ in {1..100}; do exec {each}<>"/dev/tcp/$host/$port"; done
+    "$@"
+)
+
+out_of_descriptors() { until_true grep -q 'could not be accepted' log/gateway.err && kill -0 "$process"; }
+
+check_overload() {
+    judge 'faults overload: of 100 calls some are served, the rest refused with Retry-After' overloaded
+    measured 'calls under overload' "$(tally)"
+    judge 'faults overload: afterwards all calls succeed' tells '200: 50' all '/single/itself?[1-50]'
+}
+
+check_descriptors() {
+    judge 'faults descriptors: the gateway goes on without any' holding out_of_descriptors
+    judge 'faults descriptors: it serves within two seconds of their return' \
+        within 0 2000 soon 'with descriptors again calls succeed after' answers 200 /single/itself
+}
+
+start_all
+check_gone
+check_resets
+check_breaks
+check_times
+check_connections
+check_pool
+check_servers
+check_bounds
+stop_gateway
+run_gateway '{ requests: 20 }'
+check_overload
+stop_gateway
+run_gateway '{}' 64
+check_descriptors
+conclude faults

@@ -1,4 +1,7 @@
-"""A client that says what it likes in HTTP/2, which the client libraries would not let it."""
+"""A client that says what it likes in HTTP/2, which a library for calls would not let it.
+
+It never opens its windows any further: what an answer has beyond 65,535 octets is for the server to keep.
+"""
 
 import contextlib
 import socket
@@ -11,13 +14,12 @@ from world import HOST, PATIENCE, TLS_PORT, trust
 
 
 class Http2Client(contextlib.AbstractContextManager):
-    def __init__(self, window=None):
-        """With a window, the client never opens it further."""
+    def __init__(self):
         context = trust()
         context.set_alpn_protocols(["h2"])
         plain = socket.create_connection((HOST, TLS_PORT), timeout=PATIENCE)
         self.socket = context.wrap_socket(plain, server_hostname="localhost")
-        self.window, self.unread = window, []
+        self.unread = []
         self.state = H2Connection(H2Configuration(header_encoding="utf-8"))
         self.state.initiate_connection()
         self.flush()

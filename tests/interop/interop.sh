@@ -149,6 +149,7 @@ run_clients() {
     run proxies bash "$here/proxies.sh" "$binary" "$work/proxies"
     run provider bash "$here/provider.sh" "$binary" "$work/provider"
     run destinations bash "$here/destinations.sh" "$binary" "$work/destinations" "$venv/bin/python"
+    run http2 bash "$here/http2.sh" "$binary" "$work/http2"
     run issuers bash "$here/issuers.sh" "$binary" "$work/issuers"
 }
 

@@ -69,6 +69,8 @@ pub struct Watched {
     bytes: u64,
     account: Option<Box<Account>>,
     upload: Option<Rc<Upload>>,
+    /// Whether the client has yet to take the last piece.
+    offered: bool,
 }
 
 /// What is known of a request until its end.
@@ -98,8 +100,17 @@ impl Account {
 }
 
 impl Watched {
+    /// The client is given a piece of the answer; it has taken it when the next one is asked for.
+    fn offer(&mut self, offered: bool) {
+        if let Some(account) = self.account.as_ref().filter(|_| offered != self.offered) {
+            account.conduct.offered(offered);
+            self.offered = offered;
+        }
+    }
+
     /// Its end; `cancelled` if it was the client who did not want the rest.
     fn close(&mut self, whole: bool, cancelled: bool) {
+        self.offer(false);
         let Some(account) = self.account.take() else { return };
         let elapsed = account.start.elapsed();
         let lane = &account.lane;
@@ -132,7 +143,9 @@ impl Body for Watched {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
+        this.offer(false);
         let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        this.offer(matches!(&frame, Some(Ok(_))));
         match &frame {
             Some(Ok(frame)) => this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
             Some(Err(_)) => this.close(false, false),
@@ -251,7 +264,7 @@ impl<F: Future<Output = Result<Outcome, Infallible>> + Unpin> Future for Watchin
                 behead(&mut response);
             }
         }
-        Poll::Ready(Ok(response.map(|inner| Watched { inner, bytes: 0, account, upload })))
+        Poll::Ready(Ok(response.map(|inner| Watched { inner, bytes: 0, account, upload, offered: false })))
     }
 }
 
@@ -272,8 +285,13 @@ impl<F> Drop for Watching<F> {
     fn drop(&mut self) {
         if let Some(mut account) = self.account.take() {
             account.status = GONE;
-            let mut gone =
-                Watched { inner: ReplyBody::Own(Full::default()), bytes: 0, account: Some(account), upload: None };
+            let mut gone = Watched {
+                inner: ReplyBody::Own(Full::default()),
+                bytes: 0,
+                account: Some(account),
+                upload: None,
+                offered: false,
+            };
             gone.close(false, true);
         }
     }

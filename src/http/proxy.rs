@@ -76,7 +76,8 @@ impl Hop<'_> {
         self.lane.gateway.spend(&route, seen.caller.as_deref(), self.peer, allowance, trail)?;
 
         // 3. a tunnel, where one is asked for
-        if let Some(wish) = Wish::of(&parts).filter(|_| route.tunnels != Tunnels::Refuse) {
+        let may = route.tunnels != Tunnels::Refuse && upload.is_none();
+        if let Some(wish) = Wish::of(&parts).filter(|_| may) {
             return self.tunnel(permit, parts, wish, route.tunnels, told).await;
         }
         if parts.method == Method::CONNECT {

@@ -50,6 +50,9 @@ pub struct Conduct {
     traffic: Option<Arc<Traffic>>,
     active: Cell<u32>,
     begun: Cell<u32>,
+    /// Answers of which the client has yet to take a piece, and how often it has taken one.
+    offered: Cell<u32>,
+    taken: Cell<u32>,
     resets: Cell<u32>,
     most_resets: Cell<u32>,
     ending: Cell<Option<Ending>>,
@@ -62,6 +65,7 @@ pub struct Conduct {
 struct Seen {
     begun: u32,
     written: u32,
+    taken: u32,
     idle: u64,
     head: u64,
     blocked: u64,
@@ -77,6 +81,8 @@ impl Roster {
             traffic,
             active: Cell::new(0),
             begun: Cell::new(0),
+            offered: Cell::new(0),
+            taken: Cell::new(0),
             resets: Cell::new(0),
             most_resets: Cell::new(u32::MAX),
             ending: Cell::new(None),
@@ -156,6 +162,17 @@ impl Conduct {
         }
     }
 
+    /// An answer has a piece for the client, or the client has taken it. HTTP/2 may hold an answer
+    /// back without holding up the connection.
+    pub fn offered(&self, offered: bool) {
+        if offered {
+            self.offered.set(self.offered.get() + 1);
+        } else {
+            self.offered.set(self.offered.get().saturating_sub(1));
+            self.taken.set(self.taken.get().wrapping_add(1));
+        }
+    }
+
     /// A tunnel that began on this connection.
     pub fn tunnel(&self) -> Rc<Self> {
         self.roster.enter(None)
@@ -196,12 +213,15 @@ impl Conduct {
         self.most_resets.set(patience.resets);
         let (resting, written) = (self.active.get() == 0, traffic.written());
         let same = before.begun == self.begun.get();
+        let blocked = traffic.blocked() && written == before.written;
+        let held = self.offered.get() > 0 && self.taken.get() == before.taken;
         let seen = Seen {
             begun: self.begun.get(),
             written,
+            taken: self.taken.get(),
             idle: if resting && same { before.idle + 1 } else { 0 },
             head: if resting && same && traffic.head_begun() { before.head + 1 } else { 0 },
-            blocked: if traffic.blocked() && written == before.written { before.blocked + 1 } else { 0 },
+            blocked: if blocked || held { before.blocked + 1 } else { 0 },
         };
         self.seen.set(seen);
         match seen {
@@ -279,6 +299,25 @@ mod tests {
             assert_eq!(ending(&conduct), None);
         }
         assert_eq!(sweeps(&roster, &conduct), Some((4, Ending::Now)));
+    }
+
+    #[test]
+    fn a_client_that_takes_no_answer_is_cut_off_though_its_connection_moves() {
+        let (roster, traffic, conduct) = connection();
+        conduct.begin();
+        for _ in 0..10 {
+            conduct.offered(true);
+            roster.sweep(&PATIENCE);
+            conduct.offered(false);
+        }
+        assert_eq!(ending(&conduct), None);
+        conduct.offered(true);
+        let ended = (1..20).find(|_| {
+            traffic.wrote(true);
+            roster.sweep(&PATIENCE);
+            ending(&conduct).is_some()
+        });
+        assert_eq!(ended, Some(5));
     }
 
     #[test]

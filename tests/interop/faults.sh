@@ -41,7 +41,7 @@ backends:
   deaf: { servers: ["http://$host:$deaf"], connect_timeout: 300ms }
   mistaken: { servers: ["https://$host:$one"] }
   distrusted: { servers: ["https://$host:$tls"] }
-  trusted: { servers: ["https://$host:$tls"], tls: { trusted_cas: [backend.pem] } }
+  trusted: { servers: ["https://$host:$tls"], tls: { trusted_cas: [ca.pem] } }
   named: { servers: ["http://localhost:$one"] }
   gone: { servers: ["http://$host:$gone"], ejection: { failures: 3 } }
   pooled: { servers: ["http://$host:$pooled"], ejection: { failures: 0 } }
@@ -64,13 +64,13 @@ YAML
 
 # A server with a full queue: a connection takes the one place that there is.
 start_deaf() {
-    start log/deaf python3 - "$deaf" <<'PYTHON'
+    start log/deaf python3 -c '
 import signal, socket, sys
 listening = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=0)
 queued = socket.create_connection(listening.getsockname())
 print("ready", flush=True)
 signal.pause()
-PYTHON
+' "$deaf"
     until_true grep -q ready log/deaf.out
 }
 
@@ -93,7 +93,7 @@ start_all() {
     local name
     certificate backend
     for name in one two three pooled few; do raise "$name"; done
-    raise tls backend-both.pem
+    raise tls backend.pem
     start_deaf
     run_gateway '{ requests: 1000 }'
 }
@@ -237,9 +237,9 @@ check_pool() {
     judge 'faults pool: after a restart of the backend 50 POSTs arrive, each once' posts_reach
     judge 'faults pool: POSTs after connections that the backend has closed' closing
     judge 'faults pool: GETs while connections are closed' tells '200: 50' all '/pooled/closing?get=[1-50]'
-    judge 'faults pool: 10 calls leave connections behind' tells '200: 10' at_once '/pooled/slow?[1-10]'
+    judge 'faults pool: again 50 calls leave connections behind' tells '200: 50' at_once '/pooled/slow?again=[1-50]'
     become pooled reset-reused
-    judge 'faults pool: GETs when all that was kept is reset' tells '200: 10' at_once '/pooled/lost?[1-10]'
+    judge 'faults pool: a GET where all that was kept is reset' answers 200 /pooled/lost
     become pooled itself
 }
 
@@ -276,7 +276,7 @@ check_servers() {
     judge 'faults servers: a health check takes one out' taken_out
     judge 'faults servers: a health check takes it in again' taken_in
     judge 'faults servers: 200 calls where all are away' \
-        within 0 5000 tells '502: * 503: *' at_once '/none/itself?[1-200]'
+        within 0 5000 tells '50[23]: *' at_once '/none/itself?[1-200]'
 }
 
 # --- bounds -----------------------------------------------------------------------------------------

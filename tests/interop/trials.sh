@@ -55,9 +55,11 @@ within() {
     (($1 <= taken && taken <= $2)) || { echo "it took $taken ms, not $1 to $2"; return 1; }
 }
 
-# certificate NAME: a key, a certificate that signs itself, and both in one file.
+# certificate NAME: a CA, and NAME.pem with a certificate of it and its key.
 certificate() {
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj "/CN=$1" \
-        -addext "subjectAltName=IP:$host" -keyout "$1-key.pem" -out "$1.pem" 2>log/openssl
-    cat "$1-key.pem" "$1.pem" >"$1-both.pem"
-}
+    local new='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30'
+    openssl req -x509 $new -keyout ca-key.pem -out ca.pem -subj /CN=ca -addext keyUsage=critical,keyCertSign
+    openssl req -x509 $new -keyout key.pem -out certificate.pem -subj "/CN=$1" -CA ca.pem -CAkey ca-key.pem \
+        -addext basicConstraints=critical,CA:FALSE -addext "subjectAltName=IP:$host"
+    cat key.pem certificate.pem >"$1.pem"
+} 2>>log/openssl

@@ -1,9 +1,10 @@
-"""WebSockets through the gateway: tunnels.py CHECK; their backend is tunnels.py serve PORT.
+"""WebSockets through the gateway: tunnels.py CHECK; their backend is tunnels.py serve PORT [CERTIFICATE].
 
 The backend echoes; it refuses the path /refused, and leaves /left at the first message.
 """
 
 import contextlib
+import ssl
 import subprocess
 import time
 
@@ -25,7 +26,7 @@ IDLE = 1  # seconds, as the script has configured it
 # --- the backend ----------------------------------------------------------------------------------------------
 
 
-def serve(port):
+def serve(port, certificate=None):
     def refuse(connection, request):
         world.note(backend="tunnels", event="request", target=request.path, fields=[*request.headers.raw_items()])
         return connection.respond(403, "not here\n") if request.path.endswith("/refused") else None
@@ -39,8 +40,18 @@ def serve(port):
         closed = {"code": connection.close_code, "reason": connection.close_reason}
         world.note(backend="tunnels", event="closed", target=connection.request.path, **closed)
 
-    options = {"subprotocols": [SUBPROTOCOL], "process_request": refuse, "max_size": None}
+    options = {"subprotocols": [SUBPROTOCOL], "process_request": refuse, "max_size": None, "ssl": secured_by(certificate)}
     serve_tunnels(echo, world.HOST, int(port), **options).serve_forever()
+
+
+def secured_by(certificate):
+    """Prefers HTTP/2, as a server would that takes calls as well; here it could not be spoken."""
+    if not certificate:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context
 
 
 # --- clients --------------------------------------------------------------------------------------------------

@@ -47,7 +47,8 @@ enum Answered {
     Csrf(HeaderValue),
 }
 
-/// One call on its way from a connection of a lane.
+/// One call on its way from a connection of a lane. What happens to few calls is boxed, since all of
+/// them would carry its size.
 struct Hop<'a> {
     lane: &'a Rc<Lane>,
     peer: &'a Rc<Peer>,
@@ -60,7 +61,7 @@ impl Hop<'_> {
         let mut decision = self.admit(&parts, upload.as_deref(), told);
         let unknown = matches!(&decision, Err(refusal) if refusal.reason == Reason::TokenKeyUnknown);
         if let (true, Some(route)) = (unknown, told.seen.route.clone())
-            && self.lane.gateway.key_published(&route, &parts.headers).await
+            && Box::pin(self.lane.gateway.key_published(&route, &parts.headers)).await
         {
             *told = Told::default();
             decision = self.admit(&parts, upload.as_deref(), told);
@@ -78,7 +79,7 @@ impl Hop<'_> {
         // 3. a tunnel, where one is asked for
         let may = route.tunnels != Tunnels::Refuse && upload.is_none();
         if let Some(wish) = Wish::of(&parts).filter(|_| may) {
-            return self.tunnel(permit, parts, wish, route.tunnels, told).await;
+            return Box::pin(self.tunnel(permit, parts, wish, route.tunnels, told)).await;
         }
         if parts.method == Method::CONNECT {
             return Err(Reason::MethodUnsupported.into());
@@ -96,7 +97,7 @@ impl Hop<'_> {
 
         // 5. the target does not like our credential
         match again {
-            Some(parts) if self.lane.gateway.another_token(&route, rejected).await => {
+            Some(parts) if Box::pin(self.lane.gateway.another_token(&route, rejected)).await => {
                 // judged again, as a call of its own: rights may have changed meanwhile
                 let mut second = Told { allowance: told.allowance, ..Told::default() };
                 let Ok(Decision::Permit(permit)) = self.admit(&parts, None, &mut second) else {
@@ -104,7 +105,7 @@ impl Hop<'_> {
                 };
                 drop(response);
                 *told = second;
-                self.forward(permit, parts, None, told).await.map(Answered::Backend)
+                Box::pin(self.forward(permit, parts, None, told)).await.map(Answered::Backend)
             }
             Some(_) => Ok(Answered::Backend(response)),
             None => {

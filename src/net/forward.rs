@@ -108,7 +108,12 @@ impl Forwarder {
         loop {
             let at = self.choose(backend, &mut tries)?;
             let server = &backend.servers[at];
-            let mut lent = match self.pool.lend(backend, server).await {
+            // connecting is rare and large: every call would carry its size
+            let lent = match self.pool.ready(backend, server) {
+                Some(lent) => Ok(lent),
+                None => Box::pin(self.pool.lend(backend, server)).await,
+            };
+            let mut lent = match lent {
                 Ok(lent) => lent,
                 Err(error) => {
                     self.no_connection(backend, at, &error, &mut tries)?;

@@ -29,9 +29,10 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Of a connection that has agreed on HTTP/2, whose frames are strict enough.
-    pub fn of_http2() -> Self {
-        Self { past: AtomicBool::new(true), http2: AtomicBool::new(true), ..Self::default() }
+    /// The handshake has agreed on HTTP/2, whose frames are strict enough.
+    pub fn agree_on_http2(&self) {
+        self.past.store(true, Relaxed);
+        self.http2.store(true, Relaxed);
     }
 
     pub(super) fn read(&self, bytes: &[u8]) {
@@ -42,8 +43,7 @@ impl Traffic {
         let room = MOST - head.len();
         head.extend_from_slice(&bytes[..bytes.len().min(room)]);
         if head.starts_with(b"PRI * HTTP/2.0\r\n") {
-            self.past.store(true, Relaxed);
-            self.http2.store(true, Relaxed);
+            self.agree_on_http2();
             *head = Vec::new();
         }
     }

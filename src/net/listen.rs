@@ -111,19 +111,30 @@ where
             limits = shared.limits.load_full();
             http = Rc::new(http_builder(&limits));
         }
-        let (http, service, shared, roster) = (http.clone(), service.clone(), shared.clone(), roster.clone());
+        let (http, service, shared) = (http.clone(), service.clone(), shared.clone());
         let patience = limits.handshake_time;
+        let traffic = Arc::new(Traffic::default());
+        // known from now on, so that the drain waits for handshakes as well
+        let conduct = roster.enter(Some(traffic.clone()));
         tokio::task::spawn_local(async move {
             let _room = room;
             let greeting = tokio::time::timeout(patience, greet(stream, address, local_port, &shared)).await;
             match greeting {
-                Ok(Ok((Stream::Plain(stream), peer))) => run(&http, stream, peer, &roster, service).await,
-                Ok(Ok((Stream::Tls(stream), peer))) => run(&http, *stream, peer, &roster, service).await,
+                Ok(Ok((Stream::Plain(stream), peer))) => {
+                    run(&http, Guarded::new(stream, traffic), peer, &conduct, service).await;
+                }
+                Ok(Ok((Stream::Tls(stream), peer))) => {
+                    if peer.http2 {
+                        traffic.agree_on_http2();
+                    }
+                    run(&http, Guarded::new(*stream, traffic), peer, &conduct, service).await;
+                }
                 Ok(Err(error)) => {
                     tracing::info!(target: "flowgate::handshake", peer = %address, %error, "handshake failed");
                 }
                 Err(_) => tracing::info!(target: "flowgate::handshake", peer = %address, "handshake took too long"),
             }
+            conduct.leave();
         });
     }
     drop(listener);
@@ -253,8 +264,13 @@ fn http_builder(limits: &Limits) -> auto::Builder<LaneExecutor> {
     builder
 }
 
-async fn run<I, F, S, B>(http: &auto::Builder<LaneExecutor>, io: I, peer: Peer, roster: &Rc<Roster>, service: F)
-where
+async fn run<I, F, S, B>(
+    http: &auto::Builder<LaneExecutor>,
+    io: Guarded<I>,
+    peer: Peer,
+    conduct: &Rc<Conduct>,
+    service: F,
+) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Rc<Peer>, Rc<Conduct>) -> S,
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + 'static,
@@ -263,15 +279,11 @@ where
     B::Data: Send,
     B::Error: Into<Error>,
 {
-    let traffic = Arc::new(if peer.http2 { Traffic::of_http2() } else { Traffic::default() });
-    let conduct = roster.enter(Some(traffic.clone()));
     let service = service(Rc::new(peer), conduct.clone());
-    let io = TokioIo::new(Guarded::new(io, traffic));
-    let connection = http.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
-    if let Err(error) = until_it_ends(pin!(connection), &conduct).await {
+    let connection = http.serve_connection_with_upgrades(TokioIo::new(io), TowerToHyperService::new(service));
+    if let Err(error) = until_it_ends(pin!(connection), conduct).await {
         tracing::debug!(%error, "a connection ended");
     }
-    conduct.leave();
 }
 
 /// Drives a connection until it ends by itself or is asked to.
@@ -290,15 +302,18 @@ where
 {
     let mut asked = false;
     std::future::poll_fn(|cx| {
-        match conduct.ending(cx) {
-            Some(Ending::Now) => return Poll::Ready(Ok(())),
-            Some(Ending::Graceful) if !asked => {
-                asked = true;
-                connection.as_mut().graceful_shutdown();
+        loop {
+            if conduct.ending(cx) == Some(Ending::Now) {
+                return Poll::Ready(Ok(()));
             }
-            _ => {}
+            let before = connection.as_mut().poll(cx)?;
+            // who has just connected may have sent a request that nobody has read yet
+            if before.is_ready() || asked || !conduct.may_part() {
+                return before.map(Ok);
+            }
+            asked = true;
+            connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(cx)
     })
     .await
 }

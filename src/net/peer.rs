@@ -102,7 +102,7 @@ impl Peer {
         let node = node.unwrap_or_else(|_| HeaderValue::from_static("unknown"));
         Self {
             address,
-            text: address.to_string(),
+            text: SocketAddr::new(address.ip().to_canonical(), address.port()).to_string(),
             node,
             local_port,
             secure,

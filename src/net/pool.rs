@@ -45,8 +45,10 @@ struct Host {
     /// While an HTTP/2 connection is being made, others wait for it.
     opening: Cell<bool>,
     opened: Notify,
-    /// Connections in use, where they are bounded.
+    /// HTTP/1.1 connections in use, where they are bounded.
     slots: Option<Arc<Semaphore>>,
+    /// HTTP/2 connections at once.
+    share: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -110,40 +112,49 @@ impl Pool {
         Self { hosts: RefCell::default(), most, lanes: lanes.max(1) }
     }
 
-    /// A connection to a server: an idle one that still stands, a share of one, or a new one.
+    /// A connection to a server that is there already: an idle one that still stands, or a share of one.
+    pub fn ready(&self, backend: &Backend, server: &Server) -> Option<Lent> {
+        let host = self.host(server, &backend.bounds);
+        if host.speaks_http2(backend) {
+            let (shared, stream) = host.share()?;
+            return Some(self.lent(host, Sender::Http2(shared.sender, stream), shared.born, server).reused());
+        }
+        let slot = match &host.slots {
+            None => None,
+            Some(slots) => Some(slots.clone().try_acquire_owned().ok()?),
+        };
+        let idle = host.idle()?;
+        Some(Lent { slot, ..self.lent(host, Sender::Http1(idle.sender), idle.born, server).reused() })
+    }
+
+    /// The same, or a new one.
     pub async fn lend(&self, backend: &Backend, server: &Server) -> Result<Lent, NoConnection> {
         let host = self.host(server, &backend.bounds);
-        let call = server.standing.enter();
-        let slot = host.slot(backend.times.connect).await?;
-        let lent =
-            |sender, born, reused| Lent { sender, host: host.clone(), born, most: self.most, reused, slot, call };
-        if backend.protocol != Protocol::Http2
-            && let Some(idle) = host.idle()
-        {
-            return Ok(lent(Sender::Http1(idle.sender), idle.born, true));
-        }
-        if backend.protocol == Protocol::Http2 || host.http2.get() {
-            let deadline = Instant::now() + backend.times.connect;
-            loop {
-                if let Some((shared, stream)) = host.share() {
-                    return Ok(lent(Sender::Http2(shared.sender, stream), shared.born, true));
-                }
-                if !host.opening.get() {
-                    break;
-                }
-                let rest = deadline.saturating_duration_since(Instant::now());
-                timeout(rest, host.opened.notified()).await.map_err(|_| NoConnection::Busy)?;
+        let slot = if host.speaks_http2(backend) {
+            if let Some((shared, stream)) = host.shared(backend.times.connect).await? {
+                return Ok(self.lent(host, Sender::Http2(shared.sender, stream), shared.born, server).reused());
             }
-        }
-        let opening = Opening::begin(&host);
+            None
+        } else {
+            let slot = host.slot(backend.times.connect).await?;
+            if let Some(idle) = host.idle() {
+                return Ok(Lent { slot, ..self.lent(host, Sender::Http1(idle.sender), idle.born, server).reused() });
+            }
+            slot
+        };
+        let _opening = Opening::begin(&host);
         let wire = connect::connect(server, Purpose::Calls, backend.times.connect).await?;
         let born = Instant::now();
         if backend.protocol == Protocol::Http2 || connect::chose_http2(&wire) {
-            let (shared, stream) = host.open_http2(wire).await?;
-            drop(opening);
-            return Ok(lent(Sender::Http2(shared, stream), born, false));
+            let (sender, stream) = host.open_http2(wire).await?;
+            return Ok(self.lent(host, Sender::Http2(sender, stream), born, server));
         }
-        Ok(lent(Sender::Http1(open_http1(wire).await?), born, false))
+        Ok(Lent { slot, ..self.lent(host, Sender::Http1(open_http1(wire).await?), born, server) })
+    }
+
+    fn lent(&self, host: Rc<Host>, sender: Sender, born: Instant, server: &Server) -> Lent {
+        let call = server.standing.enter();
+        Lent { sender, host, born, most: self.most, reused: false, slot: None, call }
     }
 
     fn host(&self, server: &Server, bounds: &Bounds) -> Rc<Host> {
@@ -179,6 +190,7 @@ impl Host {
             opening: Cell::new(false),
             opened: Notify::new(),
             slots: share.map(|share| Arc::new(Semaphore::new(share.max(1)))),
+            share,
         }
     }
 
@@ -192,19 +204,41 @@ impl Host {
 
     fn idle(&self) -> Option<Idle> {
         let mut stack = self.idle.borrow_mut();
+        let now = Instant::now();
         while let Some(idle) = stack.pop() {
-            if idle.sender.is_ready() && idle.since.elapsed() < IDLE && idle.born.elapsed() < AGE {
+            if idle.sender.is_ready() && now - idle.since < IDLE && now - idle.born < AGE {
                 return Some(idle);
             }
         }
         None
     }
 
-    /// The connection with the fewest streams, if it has room for another.
+    fn speaks_http2(&self, backend: &Backend) -> bool {
+        backend.protocol == Protocol::Http2 || self.http2.get()
+    }
+
+    /// A share of a connection, of one that is being made if need be; none if there is to be another.
+    async fn shared(&self, patience: Duration) -> Result<Option<(Shared, Stream)>, NoConnection> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(share) = self.share() {
+                return Ok(Some(share));
+            }
+            if !self.opening.get() {
+                return Ok(None);
+            }
+            let rest = deadline.saturating_duration_since(Instant::now());
+            timeout(rest, self.opened.notified()).await.map_err(|_| NoConnection::Busy)?;
+        }
+    }
+
+    /// The connection with the fewest streams, if it has room for another or may have no other beside it.
     fn share(&self) -> Option<(Shared, Stream)> {
         let shared = self.shared.borrow();
+        let all = self.share.is_some_and(|most| shared.len() >= most);
         let usable = shared.iter().filter(|one| {
-            !one.sender.is_closed() && one.born.elapsed() < AGE && one.streams.get() < one.room.get().min(STREAMS)
+            let room = all || (one.born.elapsed() < AGE && one.streams.get() < one.room.get().min(STREAMS));
+            room && !one.sender.is_closed()
         });
         let one = usable.min_by_key(|one| one.streams.get())?.clone();
         one.streams.set(one.streams.get() + 1);
@@ -270,6 +304,10 @@ impl Drop for Opening {
 }
 
 impl Lent {
+    fn reused(self) -> Self {
+        Self { reused: true, ..self }
+    }
+
     pub fn is_http2(&self) -> bool {
         matches!(self.sender, Sender::Http2(..))
     }

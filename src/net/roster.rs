@@ -27,6 +27,9 @@ pub struct Patience {
     pub resets: u32,
 }
 
+/// How long a drain waits for the first request of who has just connected, in seconds.
+const UNHEARD: u64 = 1;
+
 #[derive(Debug, Default)]
 pub struct Roster {
     open: RefCell<HashMap<u64, Rc<Conduct>>>,
@@ -191,6 +194,11 @@ impl Conduct {
         self.ending.get()
     }
 
+    /// Whether the connection is to end, and has had a request.
+    pub fn may_part(&self) -> bool {
+        self.ending.get() == Some(Ending::Graceful) && self.begun.get() > 0
+    }
+
     /// Until the connection is to end at once.
     pub async fn cut(&self) {
         std::future::poll_fn(|cx| if self.ending(cx) == Some(Ending::Now) { Poll::Ready(()) } else { Poll::Pending })
@@ -224,7 +232,9 @@ impl Conduct {
             blocked: if blocked || held { before.blocked + 1 } else { 0 },
         };
         self.seen.set(seen);
+        let unheard = self.ending.get().is_some() && seen.begun == 0;
         match seen {
+            seen if unheard && seen.idle > UNHEARD => Some(Ending::Now),
             seen if seen.head > patience.head || seen.blocked > patience.write => Some(Ending::Now),
             seen if seen.idle > patience.idle + patience.head => Some(Ending::Now),
             seen if seen.idle > patience.idle => Some(Ending::Graceful),

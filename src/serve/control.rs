@@ -76,7 +76,7 @@ impl Control {
         self.note_reload(true);
         // what changed between the load and the watch has no event
         self.reload(&mut watch, false);
-        manager::ready();
+        manager::ready(true);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -324,7 +324,7 @@ impl Control {
             Err(error) => tracing::error!(%error, "configuration not reloaded; the one in use stays"),
         }
         self.cover(watch);
-        manager::ready();
+        manager::ready(self.health.config_current.load(Ordering::Relaxed));
     }
 
     fn take(&mut self, config: Config) -> Result<(), Box<dyn std::error::Error>> {

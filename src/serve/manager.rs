@@ -2,8 +2,10 @@
 
 use sd_notify::NotifyState::{self, Ready, Reloading, Status, Stopping, Watchdog};
 
-pub fn ready() {
-    tell(&[Ready, Status("serving")]);
+/// `current` says whether the configuration on disk is the one in use.
+pub fn ready(current: bool) {
+    let status = if current { "serving" } else { "serving an earlier configuration: the one on disk is faulty" };
+    tell(&[Ready, Status(status)]);
 }
 
 /// Around a reload.

@@ -71,6 +71,7 @@ def serve(port):
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, METHODS)])
     server.add_insecure_port(f"{world.HOST}:{port}")
     server.start()
+    print("ready", flush=True)
     server.wait_for_termination()
 
 

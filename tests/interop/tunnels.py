@@ -40,8 +40,13 @@ def serve(port, certificate=None):
         closed = {"code": connection.close_code, "reason": connection.close_reason}
         world.note(backend="tunnels", event="closed", target=connection.request.path, **closed)
 
-    options = {"subprotocols": [SUBPROTOCOL], "process_request": refuse, "max_size": None, "ssl": secured_by(certificate)}
-    serve_tunnels(echo, world.HOST, int(port), **options).serve_forever()
+    def choose(_, offered):
+        return SUBPROTOCOL if SUBPROTOCOL in offered else None
+
+    options = {"process_request": refuse, "select_subprotocol": choose, "max_size": None}
+    server = serve_tunnels(echo, world.HOST, int(port), ssl=secured_by(certificate), **options)
+    print("ready", flush=True)
+    server.serve_forever()
 
 
 def secured_by(certificate):
@@ -141,6 +146,12 @@ def backend_refuses():
     assert body == b"not here\n", body
 
 
+def route_refuses():
+    """The call goes on as an ordinary one."""
+    body = refused(200, "/ws-refuse/plain", world.token()).body.decode()
+    assert '"x-auth-client-id"' in body and '"upgrade"' not in body, body
+
+
 def client_closes():
     with opened("/ws/client-closes", world.token()) as tunnel:
         tunnel.close(3001, "done")
@@ -235,6 +246,17 @@ def extended_connect():
         assert tunnel.read().opcode is Opcode.CLOSE
         tunnel.next(StreamEnded, tunnel.stream)
     assert world.until_noted(event="closed", target="/ws/extended")["code"] == 3002
+
+
+def extended_connect_revoked():
+    token = world.token()
+    with Tunnel("/ws/extended-revoked", token) as tunnel:
+        assert tunnel.head[":status"] == "200", tunnel.head
+        world.post("/oauth/revoke", "demo-sender", token=token)
+        tunnel.socket.settimeout(2)
+        with contextlib.suppress(ConnectionError):  # a stream that is reset has ended as well
+            tunnel.next(StreamEnded, tunnel.stream)
+    world.until_noted(event="closed", target="/ws/extended-revoked")
 
 
 def extended_connect_refused():

@@ -1,4 +1,4 @@
-"""HTTP backends that note all that reaches them: backends.py NAME:PORT:PROTOCOLS[:CERTIFICATE[:CLIENT-CA]]...
+"""HTTP backends that note all that reaches them: origins.py NAME:PORT:PROTOCOLS[:CERTIFICATE[:CLIENT-CA]]...
 
 The protocols have their ALPN names, separated by commas; without a certificate the first one is spoken in plain
 text. What a backend does with a call is in the last segment of its path; it echoes what it does not know. On
@@ -16,7 +16,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, TrailersReceived
-from h2.settings import SettingCodes
+from h2.settings import SettingCodes, Settings
 
 from world import HOST, note
 
@@ -222,6 +222,14 @@ async def serve_http1(backend, reader, writer):
         await Http1Call(backend, head, reader, writer).serve()
 
 
+class Announced(Settings):
+    """Leaves it to us what becomes of a stream too many: for the library, that would end the connection."""
+
+    @property
+    def max_concurrent_streams(self):
+        return 1 << 31
+
+
 class Http2Connection:
     def __init__(self, backend, reader, writer):
         self.backend, self.reader, self.writer = backend, reader, writer
@@ -232,8 +240,8 @@ class Http2Connection:
         self.writer.write(self.state.data_to_send())
 
     async def serve(self):
+        self.state.local_settings = Announced(False, {SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS})
         self.state.initiate_connection()
-        self.state.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS})
         self.flush()
         while octets := await self.reader.read(len(PIECE)):
             for event in self.state.receive_data(octets):
@@ -267,7 +275,7 @@ def serving(backend, first):
         secured = writer.get_extra_info("ssl_object")
         protocol = secured.selected_alpn_protocol() if secured else first
         note(backend=backend, event="connection", protocol=protocol)
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError), contextlib.closing(writer):
+        with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.IncompleteReadError):
             if protocol == "h2":
                 await Http2Connection(backend, reader, writer).serve()
             else:
@@ -288,12 +296,13 @@ def secured(protocols, certificate=None, client_ca=None):
 
 
 async def main(specifications):
-    async with asyncio.TaskGroup() as servers:
-        for backend, port, protocols, *files in (each.split(":") for each in specifications):
-            protocols = protocols.split(",")
-            tls = secured(protocols, *files)
-            server = await asyncio.start_server(serving(backend, protocols[0]), HOST, int(port), ssl=tls, backlog=512)
-            servers.create_task(server.serve_forever())
+    servers = []
+    for backend, port, protocols, *files in (each.split(":") for each in specifications):
+        protocols = protocols.split(",")
+        tls = secured(protocols, *files)
+        servers.append(await asyncio.start_server(serving(backend, protocols[0]), HOST, port, ssl=tls, backlog=512))
+    print("ready", flush=True)
+    await asyncio.gather(*(each.serve_forever() for each in servers))
 
 
 asyncio.run(main(sys.argv[1:]))

@@ -23,7 +23,7 @@ use crate::domain::trail::{Refusal, Step, Trail, Verdict};
 use crate::net::peer::{Peer, PeerCertificate};
 use http::header::{self, HeaderMap};
 use http::uri::PathAndQuery;
-use http::{Method, Uri};
+use http::{Method, Uri, Version};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -32,6 +32,7 @@ pub struct Call<'a> {
     pub peer: &'a Peer,
     pub method: &'a Method,
     pub uri: &'a Uri,
+    pub version: Version,
     pub headers: &'a HeaderMap,
     /// Bytes of the body, where the caller says so.
     pub length: Option<u64>,
@@ -434,6 +435,8 @@ fn check_host(call: &Call<'_>) -> Result<(), Refusal> {
         return bad("Host is there twice");
     }
     match (first, call.uri.authority()) {
+        // HTTP/1.0 knew none (RFC 9112, 3.2)
+        (None, None) if call.version == Version::HTTP_10 => Ok(()),
         (None, None) => bad("Host is missing"),
         (Some(host), Some(authority)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
             bad("Host and the target disagree")

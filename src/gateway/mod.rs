@@ -36,6 +36,7 @@ use rates::Rates;
 use signer::Signer;
 use state::State;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use tokio::time::Instant;
 
 /// The time, injected so that tests can set it. Unix seconds.
@@ -57,6 +58,8 @@ pub struct Gateway {
     finder: Finder,
     keys: Keys,
     pub rates: Rates,
+    /// Requests under way, on all lanes.
+    pub under_way: AtomicUsize,
 }
 
 impl Gateway {
@@ -74,6 +77,7 @@ impl Gateway {
             finder,
             keys,
             rates: Rates::default(),
+            under_way: AtomicUsize::new(0),
         }
     }
 }

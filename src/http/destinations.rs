@@ -59,7 +59,8 @@ async fn answer(
 
     // 2. by whom
     let length = upload.map_or(Some(0), Upload::length);
-    let call = Call { peer, method: &parts.method, uri: &parts.uri, headers: &parts.headers, length };
+    let call =
+        Call { peer, method: &parts.method, uri: &parts.uri, version: parts.version, headers: &parts.headers, length };
     let program = told.trail.of(Step::Authenticate, lane.gateway.program(&lane.tokens, &call));
     let (caller, instance) = program?;
     told.client = Some(caller.client_id.clone());

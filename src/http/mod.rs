@@ -29,12 +29,12 @@ use metrics::Metrics;
 pub use observe::ReplyBody;
 use observe::{Observe, Observed};
 use reply::Door;
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use trace::Ids;
 
@@ -47,9 +47,6 @@ pub struct Lane {
     log: AccessLog,
     metrics: Metrics,
     ids: Ids,
-    /// Under way.
-    requests: Cell<usize>,
-    lanes: usize,
 }
 
 impl Lane {
@@ -61,8 +58,6 @@ impl Lane {
             forwarder: Forwarder::new(limits.idle_backend_connections, lanes, gateway.started),
             router: token::router(gateway.clone()),
             ids: Ids::new(),
-            requests: Cell::new(0),
-            lanes,
             gateway,
             log,
             metrics,
@@ -124,8 +119,9 @@ impl Dispatch {
     /// for it.
     fn judge(&self, request: &Request<Incoming>) -> Result<(), Reason> {
         self.conduct.judge(request)?;
-        let most = self.lane.gateway.state.limits.load().requests.div_ceil(self.lane.lanes);
-        if self.lane.requests.get() > most { Err(Reason::Overloaded) } else { Ok(()) }
+        let gateway = &self.lane.gateway;
+        let most = gateway.state.limits.load().requests;
+        if gateway.under_way.load(Ordering::Relaxed) > most { Err(Reason::Overloaded) } else { Ok(()) }
     }
 }
 

@@ -19,6 +19,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -78,6 +79,8 @@ struct Account {
     lane: Rc<Lane>,
     peer: Rc<Peer>,
     conduct: Rc<Conduct>,
+    /// Of the request, on its connection.
+    number: u32,
     start: Instant,
     method: Method,
     path: Option<PathAndQuery>,
@@ -103,7 +106,7 @@ impl Watched {
     /// The client is given a piece of the answer; it has taken it when the next one is asked for.
     fn offer(&mut self, offered: bool) {
         if let Some(account) = self.account.as_ref().filter(|_| offered != self.offered) {
-            account.conduct.offered(offered);
+            account.conduct.offered(account.number, offered);
             self.offered = offered;
         }
     }
@@ -114,7 +117,7 @@ impl Watched {
         let Some(account) = self.account.take() else { return };
         let elapsed = account.start.elapsed();
         let lane = &account.lane;
-        lane.requests.set(lane.requests.get() - 1);
+        lane.gateway.under_way.fetch_sub(1, Ordering::Relaxed);
         account.conduct.finish(cancelled);
         lane.metrics.count(&account.told, account.status, elapsed);
         lane.log.write(&Line {
@@ -219,12 +222,13 @@ where
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let (request_id, traceparent) = self.lane.ids.of(request.headers(), self.peer.trusted);
-        self.conduct.begin();
-        self.lane.requests.set(self.lane.requests.get() + 1);
+        let number = self.conduct.begin();
+        self.lane.gateway.under_way.fetch_add(1, Ordering::Relaxed);
         let account = Account {
             lane: self.lane.clone(),
             peer: self.peer.clone(),
             conduct: self.conduct.clone(),
+            number,
             start: Instant::now(),
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),

@@ -159,6 +159,7 @@ impl Hop<'_> {
         let (mut head, ()) = http::Request::new(()).into_parts();
         head.method.clone_from(&parts.method);
         head.uri.clone_from(&parts.uri);
+        head.version = parts.version;
         head.headers.clone_from(&parts.headers);
         let (lane, peer) = (self.lane.clone(), self.peer.clone());
         Box::new(move || judge(&lane, &peer, &head, Some(0), &mut Told::default()).is_ok())
@@ -169,6 +170,6 @@ impl Hop<'_> {
 fn judge(lane: &Lane, peer: &Peer, parts: &Parts, length: Option<u64>, told: &mut Told) -> Result<Decision, Refusal> {
     let extended = parts.method == Method::CONNECT && parts.uri.path_and_query().is_some();
     let method = if extended { &Method::GET } else { &parts.method };
-    let call = Call { peer, method, uri: &parts.uri, headers: &parts.headers, length };
+    let call = Call { peer, method, uri: &parts.uri, version: parts.version, headers: &parts.headers, length };
     lane.gateway.admit(&lane.tokens, &call, &mut told.seen, &mut told.trail)
 }

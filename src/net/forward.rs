@@ -15,6 +15,7 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri, Version, request};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use std::cell::Cell;
 use std::error::Error;
 use std::pin::pin;
@@ -127,41 +128,58 @@ impl Forwarder {
                 self.failed(backend, server);
                 return Err(late(backend));
             };
-            let mut error = match answer {
-                Ok(response) if backend.holds_against(response.status().as_u16()) => {
-                    self.failed(backend, server);
-                    return Ok((response, lent));
-                }
+            let error = match answer {
                 Ok(response) => {
-                    server.standing.succeeded();
+                    if backend.holds_against(response.status().as_u16()) {
+                        self.failed(backend, server);
+                    } else {
+                        server.standing.succeeded();
+                    }
                     return Ok((response, lent));
                 }
                 Err(error) => error,
             };
-            let failure = refused(Reason::BackendFailed, backend, &error.error().to_string());
-            let unsent = error.take_message();
-            request = match (unsent, spare) {
-                // nothing was sent: the idle connection had ended unnoticed
-                (Some(unsent), _) if lent.reused && tries.stale < STALE => {
-                    tries.stale += 1;
-                    unsent
-                }
-                (Some(unsent), _) if !lent.reused && tries.another(at, backend) && self.budget.withdraw() => {
-                    self.failed(backend, server);
-                    unsent
-                }
-                // whatever was done is done as well twice (RFC 9110, 9.2.2)
-                (None, Some(spare)) if tries.stale == 0 && broke(error.error()) && self.budget.withdraw() => {
-                    tries.stale = STALE;
-                    spare
-                }
-                _ => {
-                    if upload.and_then(Upload::broken).is_none() {
-                        self.failed(backend, server);
-                    }
-                    return Err(failure);
-                }
-            };
+            if upload.and_then(Upload::broken).is_some() {
+                return Err(refused(Reason::BackendFailed, backend, &error.error().to_string()));
+            }
+            request = self.again(backend, at, (error, lent.reused, spare), &mut tries)?;
+        }
+    }
+
+    /// The request once more, where nothing can have happened twice. What came of it: the error, whether
+    /// its connection had been used before, and a copy if it may be repeated.
+    fn again(
+        &self,
+        backend: &Backend,
+        at: usize,
+        (mut error, reused, spare): (TrySendError<Request<Outgoing>>, bool, Option<Request<Outgoing>>),
+        tries: &mut Tries,
+    ) -> Result<Request<Outgoing>, Refusal> {
+        let unsent = error.take_message();
+        match (unsent, spare) {
+            // nothing was sent: the idle connection had ended unnoticed
+            (Some(unsent), _) if reused && tries.stale < STALE => {
+                tries.stale += 1;
+                Ok(unsent)
+            }
+            (Some(unsent), _) if !reused && tries.another(at, backend) && self.budget.withdraw() => {
+                self.failed(backend, &backend.servers[at]);
+                Ok(unsent)
+            }
+            // the server says that it did nothing (RFC 9113, 8.7)
+            (None, Some(spare)) if tries.stale < STALE && refused_stream(error.error()) => {
+                tries.stale += 1;
+                Ok(spare)
+            }
+            // whatever was done is done as well twice (RFC 9110, 9.2.2)
+            (None, Some(spare)) if tries.stale == 0 && broke(error.error()) && self.budget.withdraw() => {
+                tries.stale = STALE;
+                Ok(spare)
+            }
+            _ => {
+                self.failed(backend, &backend.servers[at]);
+                Err(refused(Reason::BackendFailed, backend, &error.error().to_string()))
+            }
         }
     }
 
@@ -299,13 +317,20 @@ fn copy(request: &Request<Outgoing>) -> Request<Outgoing> {
     copy
 }
 
-/// Whether the connection broke before there was an answer, or the server says that it did nothing.
+/// Whether the connection broke before there was an answer.
 fn broke(error: &hyper::Error) -> bool {
-    let http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    match http2 {
-        Some(error) => error.is_io() || error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM),
+    match http2(error) {
+        Some(error) => error.is_io() || error.is_go_away(),
         None => !error.is_parse() && !error.is_user(),
     }
+}
+
+fn refused_stream(error: &hyper::Error) -> bool {
+    http2(error).is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+fn http2(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source().and_then(|source| source.downcast_ref())
 }
 
 pub(super) fn refused(reason: Reason, backend: &Backend, detail: &str) -> Refusal {

@@ -18,6 +18,7 @@ use hyper_util::server::conn::auto::{self, UpgradeableConnection};
 use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
 use rustls::ServerConfig;
+use socket2::{Domain, Protocol, Socket, Type};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -37,6 +38,8 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
+/// Bytes that wait in the system to be sent.
+const UNSENT: u32 = 128 * 1024;
 
 /// The load balancers in front of a listener and how they tell of their callers.
 #[derive(Debug, Clone, Default)]
@@ -66,14 +69,24 @@ pub struct Listening {
 
 /// Binds an address. One that is in use is an error, never a shared port.
 pub fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // lets a restart bind while old connections linger in TIME_WAIT; it does not share the port
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    Ok(prepared(socket.into()))
+}
+
+/// Sets what the connections of a listening socket inherit from it.
+pub fn prepared(socket: std::net::TcpListener) -> std::net::TcpListener {
+    let socket = Socket::from(socket);
+    // so that a slow reader is seen to read: the system tells of room in a large buffer only when
+    // much of it has become free
+    let prepared = socket.set_nonblocking(true).and_then(|()| socket.set_tcp_notsent_lowat(UNSENT));
+    if let Err(error) = prepared {
+        tracing::warn!(%error, "a listening socket could not be set up as it should be");
+    }
+    socket.into()
 }
 
 /// Accepts until `stop`, then lets what is under way finish within the drain time. `service` makes

@@ -24,6 +24,11 @@ const IDLE: Duration = Duration::from_secs(30);
 const AGE: Duration = Duration::from_secs(60);
 /// Requests at once on one HTTP/2 connection, if the server allows as many.
 const STREAMS: usize = 100;
+/// Streams on a connection whose server has not said how many it allows, and how long to wait for that.
+const UNTOLD: usize = 1;
+const SETTINGS: Duration = Duration::from_millis(500);
+/// The library tells of them when it is asked alone.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// By what a server is known, what the lane has to do with it.
 #[derive(Debug)]
@@ -252,14 +257,22 @@ impl Host {
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10))
-            .initial_max_send_streams(STREAMS);
+            .initial_max_send_streams(UNTOLD);
         let (sender, connection) = builder.handshake(TokioIo::new(wire)).await.map_err(io::Error::other)?;
-        let room = Rc::new(Cell::new(STREAMS));
-        let (mut connection, told) = (Box::pin(connection), room.clone());
+        let mut connection = Box::pin(connection);
+        // no more than one request may come before the server has said how many (RFC 9113, 3.4)
+        let deadline = Instant::now() + SETTINGS;
+        while connection.current_max_send_streams() == UNTOLD && Instant::now() < deadline {
+            if timeout(PAUSE, connection.as_mut()).await.is_ok() {
+                return Err(io::Error::other("the server has ended the connection at once"));
+            }
+        }
+        let room = Rc::new(Cell::new(connection.current_max_send_streams()));
+        let known = room.clone();
         tokio::task::spawn_local(async move {
             let ended = future::poll_fn(|cx| {
                 let ended = Pin::new(&mut connection).poll(cx);
-                told.set(connection.current_max_send_streams());
+                known.set(connection.current_max_send_streams());
                 ended
             });
             if let Err(error) = ended.await {

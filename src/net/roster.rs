@@ -53,9 +53,8 @@ pub struct Conduct {
     traffic: Option<Arc<Traffic>>,
     active: Cell<u32>,
     begun: Cell<u32>,
-    /// Answers of which the client has yet to take a piece, and how often it has taken one.
-    offered: Cell<u32>,
-    taken: Cell<u32>,
+    /// Answers of which the client has yet to take a piece, each with the sweeps that it has not.
+    offered: RefCell<Vec<(u32, u64)>>,
     resets: Cell<u32>,
     most_resets: Cell<u32>,
     ending: Cell<Option<Ending>>,
@@ -68,7 +67,6 @@ pub struct Conduct {
 struct Seen {
     begun: u32,
     written: u32,
-    taken: u32,
     idle: u64,
     head: u64,
     blocked: u64,
@@ -84,8 +82,7 @@ impl Roster {
             traffic,
             active: Cell::new(0),
             begun: Cell::new(0),
-            offered: Cell::new(0),
-            taken: Cell::new(0),
+            offered: RefCell::default(),
             resets: Cell::new(0),
             most_resets: Cell::new(u32::MAX),
             ending: Cell::new(None),
@@ -141,10 +138,11 @@ impl Conduct {
         self.traffic.as_ref().map_or(Ok(()), |traffic| traffic.judge(request.method()))
     }
 
-    /// A request has come.
-    pub fn begin(&self) {
+    /// A request has come; its number on this connection.
+    pub fn begin(&self) -> u32 {
         self.active.set(self.active.get() + 1);
         self.begun.set(self.begun.get().wrapping_add(1));
+        self.begun.get()
     }
 
     /// A request is over: answered, or cancelled by its client.
@@ -165,15 +163,22 @@ impl Conduct {
         }
     }
 
-    /// An answer has a piece for the client, or the client has taken it. HTTP/2 may hold an answer
-    /// back without holding up the connection.
-    pub fn offered(&self, offered: bool) {
+    /// The answer to a request, by its number, has a piece for the client, or the client has taken it.
+    /// HTTP/2 may hold an answer back without holding up the connection.
+    pub fn offered(&self, request: u32, offered: bool) {
+        let mut all = self.offered.borrow_mut();
         if offered {
-            self.offered.set(self.offered.get() + 1);
-        } else {
-            self.offered.set(self.offered.get().saturating_sub(1));
-            self.taken.set(self.taken.get().wrapping_add(1));
+            all.push((request, 0));
+        } else if let Some(at) = all.iter().position(|(known, _)| *known == request) {
+            all.swap_remove(at);
         }
+    }
+
+    /// For how many sweeps the client has left the piece untaken that has waited longest.
+    fn untaken(&self) -> u64 {
+        let mut all = self.offered.borrow_mut();
+        all.iter_mut().for_each(|(_, sweeps)| *sweeps += 1);
+        all.iter().map(|(_, sweeps)| *sweeps).max().unwrap_or(0)
     }
 
     /// A tunnel that began on this connection.
@@ -222,14 +227,13 @@ impl Conduct {
         let (resting, written) = (self.active.get() == 0, traffic.written());
         let same = before.begun == self.begun.get();
         let blocked = traffic.blocked() && written == before.written;
-        let held = self.offered.get() > 0 && self.taken.get() == before.taken;
+        let untaken = self.untaken();
         let seen = Seen {
             begun: self.begun.get(),
             written,
-            taken: self.taken.get(),
             idle: if resting && same { before.idle + 1 } else { 0 },
             head: if resting && same && traffic.head_begun() { before.head + 1 } else { 0 },
-            blocked: if blocked || held { before.blocked + 1 } else { 0 },
+            blocked: if blocked { before.blocked + 1 } else { 0 },
         };
         self.seen.set(seen);
         let unheard = self.ending.get().is_some() && seen.begun == 0;
@@ -237,6 +241,9 @@ impl Conduct {
             seen if unheard && seen.idle > UNHEARD => Some(Ending::Now),
             seen if seen.head > patience.head || seen.blocked > patience.write => Some(Ending::Now),
             seen if seen.idle > patience.idle + patience.head => Some(Ending::Now),
+            // its other answers may still arrive
+            _ if untaken > 2 * patience.write => Some(Ending::Now),
+            _ if untaken > patience.write => Some(Ending::Graceful),
             seen if seen.idle > patience.idle => Some(Ending::Graceful),
             _ => None,
         }
@@ -314,20 +321,20 @@ mod tests {
     #[test]
     fn a_client_that_takes_no_answer_is_cut_off_though_its_connection_moves() {
         let (roster, traffic, conduct) = connection();
-        conduct.begin();
-        for _ in 0..10 {
-            conduct.offered(true);
-            roster.sweep(&PATIENCE);
-            conduct.offered(false);
-        }
-        assert_eq!(ending(&conduct), None);
-        conduct.offered(true);
-        let ended = (1..20).find(|_| {
+        let (taken, untaken) = (conduct.begin(), conduct.begin());
+        let sweep = || {
+            conduct.offered(taken, true);
             traffic.wrote(true);
             roster.sweep(&PATIENCE);
-            ending(&conduct).is_some()
-        });
-        assert_eq!(ended, Some(5));
+            conduct.offered(taken, false);
+            ending(&conduct)
+        };
+        assert!((0..10).all(|_| sweep().is_none()));
+        conduct.offered(untaken, true);
+        let endings: Vec<_> = (0..7).map(|_| sweep()).collect();
+        assert_eq!(endings[..3], [None; 3]);
+        assert_eq!(endings[3..6], [Some(Ending::Graceful); 3]);
+        assert_eq!(endings[6], Some(Ending::Now));
     }
 
     #[test]

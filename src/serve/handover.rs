@@ -1,7 +1,7 @@
 //! Sockets that the process was given at its start, by systemd or whatever speaks its protocol
 //! (LISTEN_FDS): they outlive it, so that a restart loses no connection.
 
-use crate::net::listen::bind;
+use crate::net::listen::{bind, prepared};
 use listenfd::ListenFd;
 use std::net::{SocketAddr, TcpListener};
 
@@ -22,11 +22,7 @@ impl Handed {
     pub fn bind(&mut self, address: SocketAddr) -> std::io::Result<(TcpListener, bool)> {
         let same = |socket: &TcpListener| socket.local_addr().is_ok_and(|bound| bound == address);
         match self.0.iter().position(same) {
-            Some(at) => {
-                let socket = self.0.swap_remove(at);
-                socket.set_nonblocking(true)?;
-                Ok((socket, true))
-            }
+            Some(at) => Ok((prepared(self.0.swap_remove(at)), true)),
             None => Ok((bind(address)?, false)),
         }
     }

@@ -125,7 +125,6 @@ fn an_address_has_no_more_connections_than_it_may_and_gets_room_again() {
 
 #[test]
 fn what_comes_above_the_number_of_requests_is_shed_while_the_admin_side_answers() {
-    // two lanes, so two requests at once on each
     let world = world(OPEN, "requests: 4");
     let waiting: Vec<_> = (0..40)
         .map(|_| {

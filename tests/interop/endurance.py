@@ -1,6 +1,6 @@
 """All kinds of callers at once, without pause: endurance.py PORT TLS CA KEY KILLS JOURNAL
 
-Calls until its standard input ends. Then it tells how many calls of each kind there were and what became of those that
+Calls until SIGTERM. Then it tells how many calls of each kind there were and what became of those that
 failed. KILLS has the times at which a backend was killed: a POST that was under way there may have failed, but its id
 may have arrived no more than once, which JOURNAL tells.
 """
@@ -11,6 +11,7 @@ import http.client
 import itertools
 import json
 import pathlib
+import signal
 import socket
 import ssl
 import sys
@@ -21,6 +22,8 @@ from functools import partial
 
 PORT, TLS, CA, KEY, KILLS, JOURNAL = sys.argv[1:]
 HOST, PATIENCE, PAUSE = "127.0.0.1", 10, 0.01
+# so long a token is used: the gateway remembers each one, which is not to look like a leak
+LIFE = 60
 # between a kill and the moment at which every connection tells of it
 AFTERMATH = 0.2
 UPLOAD = bytes(256 << 10)
@@ -83,19 +86,21 @@ def bearer():
 
 
 def fetch(connection):
-    global token
     basic = base64.b64encode(f"{client['clientid']}:{client['clientsecret']}".encode()).decode()
     headers = {"Authorization": f"Basic {basic}", "Content-Type": "application/x-www-form-urlencoded"}
     content = urllib.parse.urlencode({"grant_type": "client_credentials"})
-    token = json.loads(exchange(connection, "POST", "/oauth/token", content, headers))["access_token"]
-    return token
+    return json.loads(exchange(connection, "POST", "/oauth/token", content, headers))["access_token"]
 
 
 def fetch_tokens():
-    connection = secure()
+    global token
+    connection, renewed = secure(), time.monotonic()
     while not stopping.wait(10 * PAUSE):
-        if counted("tokens", "POST", "/oauth/token", partial(fetch, connection)) is None:
+        fresh = counted("tokens", "POST", "/oauth/token", partial(fetch, connection))
+        if fresh is None:
             connection.close()
+        elif time.monotonic() - renewed > LIFE:
+            token, renewed = fresh, time.monotonic()
 
 
 # --- what goes on for long ------------------------------------------------------------------------------------
@@ -146,11 +151,13 @@ CALLERS = [
 
 
 def run():
-    fetch(secure())
+    global token
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    token = fetch(secure())
     threads = [threading.Thread(target=each) for each in CALLERS]
     for each in threads:
         each.start()
-    sys.stdin.read()
+    signal.sigwait({signal.SIGTERM})
     stopping.set()
     for each in threads:
         each.join()

@@ -62,8 +62,8 @@ start_all() {
 
 start_load() {
     : >log/kills
-    exec {callers}> >(python3 "$here/endurance.py" "$port" "$tls" certs/ca.pem keys/demo-sender.json log/kills \
-        log/journal >log/calls 2>log/calls.err; touch log/calm)
+    start log/calls python3 "$here/endurance.py" "$port" "$tls" certs/ca.pem keys/demo-sender.json log/kills log/journal
+    callers=$!
     if command -v h2load >/dev/null; then
         start log/h2load h2load --duration "$((seconds - 1))" --clients 2 --max-concurrent-streams 4 --rps 25 \
             "https://$host:$tls/open/itself"
@@ -71,8 +71,8 @@ start_load() {
 }
 
 stop_load() {
-    exec {callers}>&-
-    until_true test -e log/calm
+    kill -TERM "$callers"
+    wait "$callers" || true
 }
 
 kill_one() {
@@ -111,8 +111,8 @@ trouble() {
 
 # none WORD: no line of the callers begins so, and they have come to their end.
 none() {
-    grep -q ^calls log/calls || { cat log/calls.err; return 1; }
-    ! grep "^$1" log/calls
+    grep -q ^calls log/calls.out || { cat log/calls.err; return 1; }
+    ! grep "^$1" log/calls.out
 }
 
 none_refused() { ! grep 'not reloaded' log/gateway.err; }
@@ -152,9 +152,9 @@ check_all() {
 
 measure() {
     local count kind
-    while read -r _ count kind; do measured "$kind" "$count"; done < <(grep ^calls log/calls)
-    measured 'failed calls' "$(grep -c ^failed log/calls || true)"
-    measured 'POSTs under way at a backend that was killed, which failed' "$(grep -c ^excused log/calls || true)"
+    while read -r _ count kind; do measured "$kind" "$count"; done < <(grep ^calls log/calls.out)
+    measured 'failed calls' "$(grep -c ^failed log/calls.out || true)"
+    measured 'POSTs under way at a backend that was killed, which failed' "$(grep -c ^excused log/calls.out || true)"
     measured 'times that a backend was killed' "$(wc -l <log/kills)"
     measured 'configurations taken' "$(grep -c 'configuration reloaded' log/gateway.err || true)"
 }

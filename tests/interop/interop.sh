@@ -150,6 +150,8 @@ run_clients() {
     run provider bash "$here/provider.sh" "$binary" "$work/provider"
     run destinations bash "$here/destinations.sh" "$binary" "$work/destinations" "$venv/bin/python"
     run http2 bash "$here/http2.sh" "$binary" "$work/http2"
+    run protocols bash "$here/protocols.sh" "$binary" "$work/protocols" "$venv/bin/python"
+    run limits bash "$here/limits.sh" "$binary" "$work/limits" "$venv/bin/python"
     run deploy bash "$here/deploy.sh" "$binary" "$work/deploy" "$venv/bin/python"
     run issuers bash "$here/issuers.sh" "$binary" "$work/issuers"
 }

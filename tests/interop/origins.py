@@ -243,10 +243,14 @@ class Http2Connection:
         self.state.local_settings = Announced(False, {SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS})
         self.state.initiate_connection()
         self.flush()
-        while octets := await self.reader.read(len(PIECE)):
-            for event in self.state.receive_data(octets):
-                self.take(event)
-            self.flush()
+        try:
+            while octets := await self.reader.read(len(PIECE)):
+                for event in self.state.receive_data(octets):
+                    self.take(event)
+                self.flush()
+        finally:
+            for task in self.tasks.values():
+                task.cancel()
 
     def take(self, event):
         match event:
@@ -272,8 +276,8 @@ class Http2Connection:
 
 def serving(backend, first):
     async def serve(reader, writer):
-        secured = writer.get_extra_info("ssl_object")
-        protocol = secured.selected_alpn_protocol() if secured else first
+        tls = writer.get_extra_info("ssl_object")
+        protocol = tls.selected_alpn_protocol() if tls else first
         note(backend=backend, event="connection", protocol=protocol)
         with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.IncompleteReadError):
             if protocol == "h2":

@@ -1,8 +1,8 @@
 """Who deals with a gateway that restarts: restart.py load|goaway|tunnel|late|queued|served|reloads ARGUMENT...
 
-`load` calls without pause until its standard input ends, then tells how many calls there were and what became of those
-that failed. The next four send SIGTERM to the gateway's process and tell how their connections end. `served` counts
-connections, `reloads` sends SIGHUP again and again and tells what the process takes up.
+`load` calls without pause until SIGTERM, then tells how many calls there were and what became of those that failed. The
+next four send SIGTERM to the gateway's process and tell how their connections end. `served` counts connections,
+`reloads` sends SIGHUP again and again and tells what the process takes up.
 """
 
 import collections
@@ -40,9 +40,10 @@ class Load:
     def run(self):
         kinds = [(name, kept) for name in self.makers for kept in (False, True)] * CALLERS
         threads = [threading.Thread(target=self.caller, args=kind) for kind in kinds]
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         for each in threads:
             each.start()
-        sys.stdin.read()
+        signal.sigwait({signal.SIGTERM})
         self.stopping = True
         for each in threads:
             each.join()

@@ -82,7 +82,8 @@ calls_go_on() { until_true more $(($(arrived) + 200)) arrived; }
 
 restart_under_load() {
     local each start callers
-    exec {callers}> >(clients load "$port" "$tls" ca.pem >log/load 2>&1; touch log/calm)
+    start log/load python3 "$here/restart.py" load "$port" "$tls" ca.pem
+    callers=$!
     for each in 1 2 3; do
         calls_go_on
         start=$(milliseconds)
@@ -90,13 +91,13 @@ restart_under_load() {
         measured "restart $each took" "$(($(milliseconds) - start)) ms"
     done
     calls_go_on
-    exec {callers}>&-
-    until_true test -e log/calm
-    measured 'calls during three restarts' "$(awk '/^calls/ { sum += $2 } END { print sum }' log/load)"
-    measured 'of these failed' "$(awk '/^failed/ { sum += $2 } END { print sum + 0 }' log/load)"
+    kill -TERM "$callers"
+    wait "$callers" || true
+    measured 'calls during three restarts' "$(awk '/^calls/ { sum += $2 } END { print sum }' log/load.out)"
+    measured 'of these failed' "$(awk '/^failed/ { sum += $2 } END { print sum + 0 }' log/load.out)"
 }
 
-none_failed() { grep -q ^calls log/load && ! grep -v ^calls log/load; }
+none_failed() { grep -q ^calls log/load.out && ! grep -hv ^calls log/load.*; }
 
 # No restart takes long where nothing is under way that does.
 each_quick() { ! grep -E 'restart . took: [0-9]{4,} ms' log/measured; }

@@ -129,10 +129,12 @@ impl Standing {
         self.in_flight.load(Relaxed)
     }
 
-    /// Counts a call in.
-    pub fn enter(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Relaxed);
-        InFlight(self.clone())
+    /// Counts a call in, unless there are as many as may be.
+    pub fn enter(self: &Arc<Self>, most: Option<usize>) -> Option<InFlight> {
+        let call = InFlight(self.clone());
+        let before = self.in_flight.fetch_add(1, Relaxed);
+        // dropped, it is counted out again
+        most.is_none_or(|most| before < most).then_some(call)
     }
 
     pub fn succeeded(&self) {
@@ -315,7 +317,7 @@ mod tests {
     #[test]
     fn of_two_servers_the_one_with_less_to_do_is_preferred() {
         let backend = backend(&[1, 1]);
-        let _busy: Vec<_> = (0..10).map(|_| backend.servers[0].standing.enter()).collect();
+        let _busy: Vec<_> = (0..10).map(|_| backend.servers[0].standing.enter(None)).collect();
         let shares = shares(&backend, 0);
         assert!(shares[0] < 350, "{shares:?}");
     }
@@ -368,7 +370,8 @@ mod tests {
     fn a_server_gets_no_more_calls_at_once_than_it_may_have() {
         let mut backend = backend(&[1]);
         backend.bounds.requests = Some(1);
-        let call = backend.servers[0].standing.enter();
+        let call = backend.servers[0].standing.enter(backend.bounds.requests);
+        assert!(call.is_some() && backend.servers[0].standing.enter(backend.bounds.requests).is_none());
         assert_eq!(backend.choose(1, 0, 0), Err(NoServer::Busy));
         drop(call);
         assert_eq!(backend.choose(1, 0, 0), Ok(0));

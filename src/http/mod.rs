@@ -22,6 +22,7 @@ use crate::net::body::Upload;
 use crate::net::forward::Forwarder;
 use crate::net::peer::Peer;
 use crate::net::roster::Conduct;
+use crate::net::slots::AllSlots;
 use access_log::AccessLog;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -50,12 +51,12 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// One of so many lanes.
-    pub fn new(gateway: Arc<Gateway>, log: AccessLog, metrics: Metrics, lanes: usize) -> Rc<Self> {
+    /// One of the lanes that share connection slots.
+    pub fn new(gateway: Arc<Gateway>, log: AccessLog, metrics: Metrics, slots: Arc<AllSlots>) -> Rc<Self> {
         let limits = gateway.state.limits.load_full();
         Rc::new(Self {
             tokens: LaneTokens::new(limits.token_cache),
-            forwarder: Forwarder::new(limits.idle_backend_connections, lanes, gateway.started),
+            forwarder: Forwarder::new(limits.idle_backend_connections, slots, gateway.started),
             router: token::router(gateway.clone()),
             ids: Ids::new(),
             gateway,

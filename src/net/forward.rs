@@ -5,6 +5,7 @@ use super::headers::{self, Introduction};
 use super::peer::Peer;
 use super::pool::{Lent, NoConnection, Pool};
 use super::roster::Conduct;
+use super::slots::AllSlots;
 use crate::domain::backend::{Backend, NoServer, Server};
 use crate::domain::decision::Permit;
 use crate::domain::reason::Reason;
@@ -12,7 +13,7 @@ use crate::domain::route::Arrival;
 use crate::domain::trail::Refusal;
 use http::header::{HOST, TE, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, Uri, Version, request};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, request};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -20,6 +21,7 @@ use std::cell::Cell;
 use std::error::Error;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tower::retry::budget::{Budget, TpsBudget};
@@ -50,14 +52,16 @@ pub struct Forwarder {
 pub(super) struct Tries {
     tried: u64,
     stale: u32,
+    /// Whether a kept connection will not do any longer.
+    fresh: bool,
     last: Option<Refusal>,
 }
 
 impl Forwarder {
-    /// Of one of so many lanes, in a process that began at a time.
-    pub fn new(idle_connections: usize, lanes: usize, started: Instant) -> Self {
+    /// Of a process that began at a time, whose lanes share connection slots.
+    pub fn new(idle_connections: usize, slots: Arc<AllSlots>, started: Instant) -> Self {
         let budget = TpsBudget::new(Duration::from_secs(10), 10, 0.2);
-        Self { started, pool: Pool::new(idle_connections, lanes), chance: Cell::new(1), budget }
+        Self { started, pool: Pool::new(idle_connections, slots), chance: Cell::new(1), budget }
     }
 
     pub fn sweep(&self) {
@@ -109,13 +113,18 @@ impl Forwarder {
         loop {
             let at = self.choose(backend, &mut tries)?;
             let server = &backend.servers[at];
+            let Some(call) = server.standing.enter(backend.bounds.requests) else {
+                self.no_connection(backend, at, &NoConnection::Busy, &mut tries)?;
+                continue;
+            };
             // connecting is rare and large: every call would carry its size
-            let lent = match self.pool.ready(backend, server) {
+            let kept = if tries.fresh { None } else { self.pool.ready(backend, server) };
+            let lent = match kept {
                 Some(lent) => Ok(lent),
-                None => Box::pin(self.pool.lend(backend, server)).await,
+                None => Box::pin(self.pool.lend(backend, server, tries.fresh)).await,
             };
             let mut lent = match lent {
-                Ok(lent) => lent,
+                Ok(lent) => lent.carrying(call),
                 Err(error) => {
                     self.no_connection(backend, at, &error, &mut tries)?;
                     continue;
@@ -129,6 +138,14 @@ impl Forwarder {
                 return Err(late(backend));
             };
             let error = match answer {
+                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    self.failed(backend, server);
+                    return Err(refused(
+                        Reason::BackendFailed,
+                        backend,
+                        "it switches to a protocol that nobody asked for",
+                    ));
+                }
                 Ok(response) => {
                     if backend.holds_against(response.status().as_u16()) {
                         self.failed(backend, server);
@@ -160,6 +177,7 @@ impl Forwarder {
             // nothing was sent: the idle connection had ended unnoticed
             (Some(unsent), _) if reused && tries.stale < STALE => {
                 tries.stale += 1;
+                tries.fresh = tries.stale == STALE;
                 Ok(unsent)
             }
             (Some(unsent), _) if !reused && tries.another(at, backend) && self.budget.withdraw() => {
@@ -173,7 +191,7 @@ impl Forwarder {
             }
             // whatever was done is done as well twice (RFC 9110, 9.2.2)
             (None, Some(spare)) if tries.stale == 0 && broke(error.error()) && self.budget.withdraw() => {
-                tries.stale = STALE;
+                (tries.stale, tries.fresh) = (STALE, true);
                 Ok(spare)
             }
             _ => {

@@ -18,5 +18,6 @@ mod pool;
 pub mod probe;
 mod proxy_protocol;
 pub mod roster;
+pub mod slots;
 pub mod tls;
 pub mod tunnel;

@@ -3,6 +3,7 @@
 
 use super::body::Outgoing;
 use super::connect::{self, LaneExecutor, Purpose, Wire};
+use super::slots::{AllSlots, Slot, Slots};
 use crate::domain::backend::{Backend, Bounds, InFlight, Protocol, Server};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -15,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{future, io};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 /// An idle connection is not used again after this: shorter than what common servers keep.
@@ -36,8 +37,7 @@ pub struct Pool {
     hosts: RefCell<HashMap<Arc<str>, Rc<Host>>>,
     /// Idle connections kept to each server.
     most: usize,
-    /// Among so many lanes a server's connections are shared out.
-    lanes: usize,
+    slots: Arc<AllSlots>,
 }
 
 #[derive(Debug)]
@@ -50,10 +50,38 @@ struct Host {
     /// While an HTTP/2 connection is being made, others wait for it.
     opening: Cell<bool>,
     opened: Notify,
-    /// HTTP/1.1 connections in use, where they are bounded.
-    slots: Option<Arc<Semaphore>>,
-    /// HTTP/2 connections at once.
-    share: Option<usize>,
+    /// Where connections are bounded, over all lanes.
+    slots: Option<Arc<Slots>>,
+    /// Calls of this lane that wait for a connection, and what they wait for besides a slot.
+    waiting: Cell<usize>,
+    freed: Notify,
+}
+
+/// What a call gets that asks for an HTTP/1.1 connection.
+enum Turn {
+    Kept(Idle),
+    New(Option<Slot>),
+}
+
+/// A call that waits for a connection, until it is dropped.
+struct Waiting<'a> {
+    host: &'a Host,
+    slots: &'a Slots,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(host: &'a Host, slots: &'a Slots) -> Self {
+        host.waiting.set(host.waiting.get() + 1);
+        slots.wait(true);
+        Self { host, slots }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.host.waiting.set(self.host.waiting.get() - 1);
+        self.slots.wait(false);
+    }
 }
 
 #[derive(Debug)]
@@ -61,6 +89,7 @@ struct Idle {
     sender: http1::SendRequest<Outgoing>,
     born: Instant,
     since: Instant,
+    slot: Option<Slot>,
 }
 
 /// An HTTP/2 connection, which carries many requests at once.
@@ -71,6 +100,8 @@ struct Shared {
     streams: Rc<Cell<usize>>,
     /// Streams that the server allows, as it last said.
     room: Rc<Cell<usize>>,
+    #[expect(dead_code, reason = "counts as long as it lives")]
+    slot: Option<Rc<Slot>>,
 }
 
 /// A connection in use, with the way back.
@@ -82,9 +113,9 @@ pub struct Lent {
     most: usize,
     /// Whether it has carried a request before.
     pub reused: bool,
-    slot: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot>,
     #[expect(dead_code, reason = "counts as long as it lives")]
-    call: InFlight,
+    call: Option<InFlight>,
 }
 
 #[derive(Debug)]
@@ -113,8 +144,8 @@ pub enum NoConnection {
 }
 
 impl Pool {
-    pub fn new(most: usize, lanes: usize) -> Self {
-        Self { hosts: RefCell::default(), most, lanes: lanes.max(1) }
+    pub fn new(most: usize, slots: Arc<AllSlots>) -> Self {
+        Self { hosts: RefCell::default(), most, slots }
     }
 
     /// A connection to a server that is there already: an idle one that still stands, or a share of one.
@@ -122,61 +153,60 @@ impl Pool {
         let host = self.host(server, &backend.bounds);
         if host.speaks_http2(backend) {
             let (shared, stream) = host.share()?;
-            return Some(self.lent(host, Sender::Http2(shared.sender, stream), shared.born, server).reused());
+            return Some(self.lent(host, Sender::Http2(shared.sender, stream), shared.born).reused());
         }
-        let slot = match &host.slots {
-            None => None,
-            Some(slots) => Some(slots.clone().try_acquire_owned().ok()?),
-        };
         let idle = host.idle()?;
-        Some(Lent { slot, ..self.lent(host, Sender::Http1(idle.sender), idle.born, server).reused() })
+        Some(self.kept(host, idle))
     }
 
-    /// The same, or a new one.
-    pub async fn lend(&self, backend: &Backend, server: &Server) -> Result<Lent, NoConnection> {
+    /// The same, or a new one; certainly a new one if it is to be `fresh`.
+    pub async fn lend(&self, backend: &Backend, server: &Server, fresh: bool) -> Result<Lent, NoConnection> {
         let host = self.host(server, &backend.bounds);
         let slot = if host.speaks_http2(backend) {
             if let Some((shared, stream)) = host.shared(backend.times.connect).await? {
-                return Ok(self.lent(host, Sender::Http2(shared.sender, stream), shared.born, server).reused());
+                return Ok(self.lent(host, Sender::Http2(shared.sender, stream), shared.born).reused());
             }
-            None
+            host.slots.as_ref().and_then(|slots| slots.try_take())
         } else {
-            let slot = host.slot(backend.times.connect).await?;
-            if let Some(idle) = host.idle() {
-                return Ok(Lent { slot, ..self.lent(host, Sender::Http1(idle.sender), idle.born, server).reused() });
+            match host.turn(backend.times.connect, fresh).await? {
+                Turn::Kept(idle) => return Ok(self.kept(host, idle)),
+                Turn::New(slot) => slot,
             }
-            slot
         };
         let _opening = Opening::begin(&host);
         let wire = connect::connect(server, Purpose::Calls, backend.times.connect).await?;
         let born = Instant::now();
         if backend.protocol == Protocol::Http2 || connect::chose_http2(&wire) {
-            let (sender, stream) = host.open_http2(wire).await?;
-            return Ok(self.lent(host, Sender::Http2(sender, stream), born, server));
+            let (sender, stream) = host.open_http2(wire, slot).await?;
+            return Ok(self.lent(host, Sender::Http2(sender, stream), born));
         }
-        Ok(Lent { slot, ..self.lent(host, Sender::Http1(open_http1(wire).await?), born, server) })
+        Ok(Lent { slot, ..self.lent(host, Sender::Http1(open_http1(wire).await?), born) })
     }
 
-    fn lent(&self, host: Rc<Host>, sender: Sender, born: Instant, server: &Server) -> Lent {
-        let call = server.standing.enter();
-        Lent { sender, host, born, most: self.most, reused: false, slot: None, call }
+    fn kept(&self, host: Rc<Host>, idle: Idle) -> Lent {
+        Lent { slot: idle.slot, ..self.lent(host, Sender::Http1(idle.sender), idle.born).reused() }
+    }
+
+    fn lent(&self, host: Rc<Host>, sender: Sender, born: Instant) -> Lent {
+        Lent { sender, host, born, most: self.most, reused: false, slot: None, call: None }
     }
 
     fn host(&self, server: &Server, bounds: &Bounds) -> Rc<Host> {
-        let share = bounds.connections.map(|most| most.div_ceil(self.lanes));
         let mut hosts = self.hosts.borrow_mut();
         if let Some(host) = hosts.get(&server.key) {
             return host.clone();
         }
-        let host = Rc::new(Host::new(share));
+        let slots = bounds.connections.map(|most| self.slots.of(&server.key, most));
+        let host = Rc::new(Host::new(slots));
         hosts.insert(server.key.clone(), host.clone());
         host
     }
 
-    /// Closes what has been idle for too long.
+    /// Closes what has been idle for too long, or what another lane waits for.
     pub fn sweep(&self) {
         self.hosts.borrow_mut().retain(|_, host| {
-            host.idle.borrow_mut().retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE);
+            let wanted = host.wanted_elsewhere();
+            host.idle.borrow_mut().retain(|idle| !wanted && !idle.sender.is_closed() && idle.since.elapsed() < IDLE);
             host.shared.borrow_mut().retain(|one| {
                 let used = one.streams.get() > 0 || one.born.elapsed() < AGE;
                 !one.sender.is_closed() && used
@@ -187,24 +217,46 @@ impl Pool {
 }
 
 impl Host {
-    fn new(share: Option<usize>) -> Self {
+    fn new(slots: Option<Arc<Slots>>) -> Self {
         Self {
             idle: RefCell::default(),
             shared: RefCell::default(),
             http2: Cell::new(false),
             opening: Cell::new(false),
             opened: Notify::new(),
-            slots: share.map(|share| Arc::new(Semaphore::new(share.max(1)))),
-            share,
+            slots,
+            waiting: Cell::new(0),
+            freed: Notify::new(),
         }
     }
 
-    async fn slot(&self, patience: Duration) -> Result<Option<OwnedSemaphorePermit>, NoConnection> {
-        let Some(slots) = &self.slots else { return Ok(None) };
-        match timeout(patience, slots.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(Some(permit)),
-            _ => Err(NoConnection::Busy),
+    /// An idle connection, or leave to make another, as soon as there is either.
+    async fn turn(&self, patience: Duration, fresh: bool) -> Result<Turn, NoConnection> {
+        if let Some(idle) = self.idle().filter(|_| !fresh) {
+            return Ok(Turn::Kept(idle));
         }
+        let Some(slots) = &self.slots else { return Ok(Turn::New(None)) };
+        let _waiting = Waiting::begin(self, slots);
+        let kept = async {
+            loop {
+                self.freed.notified().await;
+                if let Some(idle) = self.idle() {
+                    break idle;
+                }
+            }
+        };
+        let first = async {
+            tokio::select! {
+                slot = slots.take() => Turn::New(slot),
+                idle = kept => Turn::Kept(idle),
+            }
+        };
+        timeout(patience, first).await.map_err(|_| NoConnection::Busy)
+    }
+
+    /// Whether a call on another lane waits for a connection.
+    fn wanted_elsewhere(&self) -> bool {
+        self.slots.as_ref().is_some_and(|slots| slots.waiting() > self.waiting.get())
     }
 
     fn idle(&self) -> Option<Idle> {
@@ -240,7 +292,7 @@ impl Host {
     /// The connection with the fewest streams, if it has room for another or may have no other beside it.
     fn share(&self) -> Option<(Shared, Stream)> {
         let shared = self.shared.borrow();
-        let all = self.share.is_some_and(|most| shared.len() >= most);
+        let all = self.slots.as_ref().is_some_and(|slots| slots.none_left());
         let usable = shared.iter().filter(|one| {
             let room = all || (one.born.elapsed() < AGE && one.streams.get() < one.room.get().min(STREAMS));
             room && !one.sender.is_closed()
@@ -251,7 +303,7 @@ impl Host {
         Some((one, stream))
     }
 
-    async fn open_http2(&self, wire: Wire) -> io::Result<(http2::SendRequest<Outgoing>, Stream)> {
+    async fn open_http2(&self, wire: Wire, slot: Option<Slot>) -> io::Result<(http2::SendRequest<Outgoing>, Stream)> {
         let mut builder = http2::Builder::new(LaneExecutor);
         builder
             .timer(TokioTimer::new())
@@ -282,7 +334,8 @@ impl Host {
         let streams = Rc::new(Cell::new(1));
         let stream = Stream(streams.clone());
         self.http2.set(true);
-        self.shared.borrow_mut().push(Shared { sender: sender.clone(), born: Instant::now(), streams, room });
+        let (sender_too, slot) = (sender.clone(), slot.map(Rc::new));
+        self.shared.borrow_mut().push(Shared { sender: sender_too, born: Instant::now(), streams, room, slot });
         Ok((sender, stream))
     }
 }
@@ -317,6 +370,10 @@ impl Drop for Opening {
 }
 
 impl Lent {
+    pub fn carrying(self, call: InFlight) -> Self {
+        Self { call: Some(call), ..self }
+    }
+
     fn reused(self) -> Self {
         Self { reused: true, ..self }
     }
@@ -339,9 +396,9 @@ impl Lent {
     pub fn give_back(self) {
         let Sender::Http1(sender) = self.sender else { return };
         let mut stack = self.host.idle.borrow_mut();
-        if !sender.is_closed() && stack.len() < self.most {
-            stack.push(Idle { sender, born: self.born, since: Instant::now() });
+        if !sender.is_closed() && stack.len() < self.most && !self.host.wanted_elsewhere() {
+            stack.push(Idle { sender, born: self.born, since: Instant::now(), slot: self.slot });
+            self.host.freed.notify_one();
         }
-        drop(self.slot);
     }
 }

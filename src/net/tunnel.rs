@@ -134,7 +134,10 @@ impl Forwarder {
         loop {
             let at = self.choose(backend, &mut tries)?;
             let server = &backend.servers[at];
-            let call = server.standing.enter();
+            let Some(call) = server.standing.enter(backend.bounds.requests) else {
+                self.no_connection(backend, at, &NoConnection::Busy, &mut tries)?;
+                continue;
+            };
             let wire = match connect::connect(server, Purpose::Tunnel, backend.times.connect).await {
                 Ok(wire) => wire,
                 Err(error) => {

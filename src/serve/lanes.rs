@@ -6,6 +6,7 @@ use crate::http::access_log::{AccessLog, LogWriter};
 use crate::http::metrics::{Metrics, Registry};
 use crate::http::{Lane, service};
 use crate::net::listen::{self, Listening};
+use crate::net::slots::AllSlots;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,11 +35,13 @@ pub struct Lanes {
 impl Lanes {
     pub fn start(count: usize, gateway: &Arc<Gateway>, log: &LogWriter, registry: &Registry) -> std::io::Result<Self> {
         let mut lanes = Self { orders: Vec::new(), threads: Vec::new() };
+        let slots = Arc::new(AllSlots::default());
         for number in 0..count.max(1) {
             let (order, orders) = unbounded_channel();
             let runtime = Builder::new_current_thread();
             let (gateway, log, registry) = (gateway.clone(), log.clone(), registry.clone());
-            let lane = move || Lane::new(gateway, AccessLog::new(log), Metrics::new(registry), count.max(1));
+            let slots = slots.clone();
+            let lane = move || Lane::new(gateway, AccessLog::new(log), Metrics::new(registry), slots);
             let work = move || run(runtime, lane, orders);
             lanes.threads.push(std::thread::Builder::new().name(format!("lane-{number}")).spawn(work)?);
             lanes.orders.push(order);

@@ -89,7 +89,6 @@ struct Idle {
     sender: http1::SendRequest<Outgoing>,
     born: Instant,
     since: Instant,
-    slot: Option<Slot>,
 }
 
 /// An HTTP/2 connection, which carries many requests at once.
@@ -100,8 +99,6 @@ struct Shared {
     streams: Rc<Cell<usize>>,
     /// Streams that the server allows, as it last said.
     room: Rc<Cell<usize>>,
-    #[expect(dead_code, reason = "counts as long as it lives")]
-    slot: Option<Rc<Slot>>,
 }
 
 /// A connection in use, with the way back.
@@ -113,7 +110,6 @@ pub struct Lent {
     most: usize,
     /// Whether it has carried a request before.
     pub reused: bool,
-    slot: Option<Slot>,
     #[expect(dead_code, reason = "counts as long as it lives")]
     call: Option<InFlight>,
 }
@@ -156,7 +152,7 @@ impl Pool {
             return Some(self.lent(host, Sender::Http2(shared.sender, stream), shared.born).reused());
         }
         let idle = host.idle()?;
-        Some(self.kept(host, idle))
+        Some(self.lent(host, Sender::Http1(idle.sender), idle.born).reused())
     }
 
     /// The same, or a new one; certainly a new one if it is to be `fresh`.
@@ -169,7 +165,7 @@ impl Pool {
             host.slots.as_ref().and_then(|slots| slots.try_take())
         } else {
             match host.turn(backend.times.connect, fresh).await? {
-                Turn::Kept(idle) => return Ok(self.kept(host, idle)),
+                Turn::Kept(idle) => return Ok(self.lent(host, Sender::Http1(idle.sender), idle.born).reused()),
                 Turn::New(slot) => slot,
             }
         };
@@ -180,15 +176,11 @@ impl Pool {
             let (sender, stream) = host.open_http2(wire, slot).await?;
             return Ok(self.lent(host, Sender::Http2(sender, stream), born));
         }
-        Ok(Lent { slot, ..self.lent(host, Sender::Http1(open_http1(wire).await?), born) })
-    }
-
-    fn kept(&self, host: Rc<Host>, idle: Idle) -> Lent {
-        Lent { slot: idle.slot, ..self.lent(host, Sender::Http1(idle.sender), idle.born).reused() }
+        Ok(self.lent(host, Sender::Http1(open_http1(wire, slot).await?), born))
     }
 
     fn lent(&self, host: Rc<Host>, sender: Sender, born: Instant) -> Lent {
-        Lent { sender, host, born, most: self.most, reused: false, slot: None, call: None }
+        Lent { sender, host, born, most: self.most, reused: false, call: None }
     }
 
     fn host(&self, server: &Server, bounds: &Bounds) -> Rc<Host> {
@@ -322,6 +314,7 @@ impl Host {
         let room = Rc::new(Cell::new(connection.current_max_send_streams()));
         let known = room.clone();
         tokio::task::spawn_local(async move {
+            let _slot = slot;
             let ended = future::poll_fn(|cx| {
                 let ended = Pin::new(&mut connection).poll(cx);
                 known.set(connection.current_max_send_streams());
@@ -334,17 +327,18 @@ impl Host {
         let streams = Rc::new(Cell::new(1));
         let stream = Stream(streams.clone());
         self.http2.set(true);
-        let (sender_too, slot) = (sender.clone(), slot.map(Rc::new));
-        self.shared.borrow_mut().push(Shared { sender: sender_too, born: Instant::now(), streams, room, slot });
+        self.shared.borrow_mut().push(Shared { sender: sender.clone(), born: Instant::now(), streams, room });
         Ok((sender, stream))
     }
 }
 
-async fn open_http1(wire: Wire) -> io::Result<http1::SendRequest<Outgoing>> {
+/// The slot is free again when the connection has ended.
+async fn open_http1(wire: Wire, slot: Option<Slot>) -> io::Result<http1::SendRequest<Outgoing>> {
     let mut builder = http1::Builder::new();
     let handshake = builder.max_headers(256).handshake::<_, Outgoing>(TokioIo::new(wire));
     let (sender, connection) = handshake.await.map_err(io::Error::other)?;
     tokio::task::spawn_local(async move {
+        let _slot = slot;
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a backend connection ended");
         }
@@ -397,7 +391,7 @@ impl Lent {
         let Sender::Http1(sender) = self.sender else { return };
         let mut stack = self.host.idle.borrow_mut();
         if !sender.is_closed() && stack.len() < self.most && !self.host.wanted_elsewhere() {
-            stack.push(Idle { sender, born: self.born, since: Instant::now(), slot: self.slot });
+            stack.push(Idle { sender, born: self.born, since: Instant::now() });
             self.host.freed.notify_one();
         }
     }

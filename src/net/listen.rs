@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -55,8 +56,9 @@ pub struct Proxies {
 pub struct Listening {
     /// As configured.
     pub address: SocketAddr,
-    /// Whether the socket goes on to the next process, which takes who is in its queue.
-    pub outlives: bool,
+    /// Whether the socket goes on, in the next process or with other settings, where who is in its
+    /// queue is taken.
+    pub outlives: AtomicBool,
     pub tls: Option<ArcSwap<ServerConfig>>,
     pub proxies: ArcSwap<Proxies>,
     pub limits: ArcSwap<Limits>,
@@ -112,7 +114,7 @@ where
             biased;
             accepted = accept(&listener, &shared) => accepted,
             () = stop.cancelled(), if rest.is_none() => {
-                rest = Some(if shared.outlives { 0 } else { BACKLOG as usize });
+                rest = Some(if shared.outlives.load(Ordering::Relaxed) { 0 } else { BACKLOG as usize });
                 continue;
             }
             // who was in the queue when the stop came is served as well
@@ -183,11 +185,11 @@ struct Room {
 /// The next connection, once there is room for one. Out of descriptors, it waits a little: the
 /// listening socket would be ready again at once and spin.
 async fn accept(listener: &TcpListener, shared: &Listening) -> Option<(TcpStream, SocketAddr, Room)> {
-    let all = shared.connections.clone().acquire_owned().await.ok()?;
-    let own = match shared.own_connections.load_full() {
-        Some(own) => Some(own.acquire_owned().await.ok()?),
-        None => None,
-    };
+    // a loop that waits for a connection takes up no room
+    drop(shared.connections.acquire().await.ok()?);
+    if let Some(own) = shared.own_connections.load_full() {
+        drop(own.acquire().await.ok()?);
+    }
     let (stream, address) = match listener.accept().await {
         Ok(accepted) => accepted,
         Err(error) => {
@@ -195,6 +197,11 @@ async fn accept(listener: &TcpListener, shared: &Listening) -> Option<(TcpStream
             tokio::time::sleep(Duration::from_millis(50)).await;
             return None;
         }
+    };
+    let all = shared.connections.clone().acquire_owned().await.ok()?;
+    let own = match shared.own_connections.load_full() {
+        Some(own) => Some(own.acquire_owned().await.ok()?),
+        None => None,
     };
     let trusted = listed(address.ip(), &shared.proxies.load().networks);
     let counted = if trusted {

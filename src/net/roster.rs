@@ -199,9 +199,10 @@ impl Conduct {
         self.ending.get()
     }
 
-    /// Whether the connection is to end, and has had a request.
+    /// Whether the connection is to end, and has had a request, or HTTP/2 the server's first words.
     pub fn may_part(&self) -> bool {
-        self.ending.get() == Some(Ending::Graceful) && self.begun.get() > 0
+        let greeted = || self.traffic.as_ref().is_some_and(|traffic| traffic.written() > 0);
+        self.ending.get() == Some(Ending::Graceful) && (self.begun.get() > 0 || greeted())
     }
 
     /// Until the connection is to end at once.

@@ -18,7 +18,7 @@ use crate::http::admin::Health;
 use crate::http::metrics::Registry;
 use crate::net::outbound::Policy;
 use crate::store::{Follower, ServeLock, Store, StoreError, Writing};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -55,6 +55,8 @@ pub struct Control {
     pub exchanger: Arc<Exchanger>,
     /// Credentials that have been told of, with the day of the last warning.
     pub told: HashMap<ArtifactName, i64>,
+    /// Servers of backends that metrics tell of.
+    pub servers: HashSet<(String, Arc<str>)>,
     /// What keeps outbound credentials alive, fetches tokens for lookups, and keys of other issuers.
     pub tasks: [JoinHandle<()>; 3],
     /// Ends those.
@@ -281,16 +283,22 @@ impl Control {
     }
 
     /// How the servers of all backends fare, as metrics.
-    fn tell_backends(&self) {
+    fn tell_backends(&mut self) {
         let now = u64::try_from(self.site.gateway().started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let routes = self.site.gateway().state.routes.load();
+        let before = std::mem::take(&mut self.servers);
         for backend in routes.backends() {
             for server in &backend.servers {
+                self.servers.insert((backend.name.clone(), server.authority.clone()));
                 let gauge = |metric| self.registry.of_server(metric, &backend.name, &server.authority);
                 gauge("flowgate_backend_server_up").set(f64::from(u8::from(server.standing.is_in(now))));
                 let calls = u32::try_from(server.standing.in_flight()).unwrap_or(u32::MAX);
                 gauge("flowgate_backend_calls").set(f64::from(calls));
             }
+        }
+        for (backend, server) in before.difference(&self.servers) {
+            self.registry.of_server("flowgate_backend_server_up", backend, server).set(0.0);
+            self.registry.of_server("flowgate_backend_calls", backend, server).set(0.0);
         }
     }
 

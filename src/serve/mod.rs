@@ -1,6 +1,7 @@
 //! The composition root: configuration in, a running gateway out. Each part is put together once;
 //! what changes later changes in `control`.
 
+mod bound;
 mod control;
 pub mod handover;
 mod lanes;
@@ -23,7 +24,7 @@ use crate::store::{Store, StoreError};
 use handover::Handed;
 use lanes::Lanes;
 use site::Site;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -154,6 +155,7 @@ pub async fn start(loaded: Loaded, options: Options) -> Result<Running, ServeErr
         stop: stop.clone(),
         exchanger,
         told: HashMap::new(),
+        servers: HashSet::new(),
         tasks,
         drained,
         seen,

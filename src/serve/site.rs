@@ -1,6 +1,7 @@
 //! The configuration in force: which sockets are open, with which certificates, over which routes.
 //! `apply` moves from one configuration to the next without closing what stays.
 
+use super::bound::Bound;
 use super::handover::Handed;
 use super::lanes::Lanes;
 use super::{ServeError, needs_restart};
@@ -16,13 +17,15 @@ use crate::net::tls::{self, Believed};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ServerConfig;
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// An open socket.
 struct Open {
+    socket: TcpListener,
     shared: Arc<Listening>,
     stop: CancellationToken,
     bound: SocketAddr,
@@ -32,7 +35,7 @@ pub struct Site {
     gateway: Arc<Gateway>,
     lanes: Lanes,
     stop: CancellationToken,
-    connections: Arc<Semaphore>,
+    connections: Bound,
     addresses: Arc<Addresses>,
     handed: Handed,
     /// Ends the health checks of the configuration in force.
@@ -45,13 +48,12 @@ pub struct Site {
 
 impl Site {
     pub fn new(gateway: Arc<Gateway>, lanes: Lanes, stop: CancellationToken, limits: &Limits, handed: Handed) -> Self {
-        let connections = Arc::new(Semaphore::new(limits.connections));
         Self {
             gateway,
             lanes,
             checks: stop.child_token(),
             stop,
-            connections,
+            connections: Bound::new(limits.connections),
             addresses: Arc::default(),
             handed,
             open: HashMap::new(),
@@ -90,11 +92,22 @@ impl Site {
                 None
             } else {
                 let failed = |error| ServeError::Bind { address: listener.address, error };
-                self.release(listener);
-                Some(self.handed.bind(listener.address).map_err(failed)?)
+                match self.release(listener) {
+                    Some(socket) => Some((socket, false)),
+                    None => Some(self.handed.bind(listener.address).map_err(failed)?),
+                }
             };
             fresh.push((listener, tls, socket));
         }
+        // routes come before the sockets on which they are asked for
+        let state = &self.gateway.state;
+        state.limits.store(Arc::new(config.limits));
+        let issuers = issuers::configured(&config.issuers, &state.issuers.load());
+        state.issuers.store(Arc::new(issuers));
+        let routes = Routes::succeed(config.routes.clone(), &state.routes.load());
+        self.check_health(&routes);
+        let state = &self.gateway.state;
+        state.swap(&state.routes, routes);
         for (listener, tls, socket) in fresh {
             match socket {
                 None => self.refresh(listener, tls, &config),
@@ -109,15 +122,7 @@ impl Site {
             }
             keep
         });
-        self.resize(config.limits.connections);
-        let state = &self.gateway.state;
-        state.limits.store(Arc::new(config.limits));
-        let issuers = issuers::configured(&config.issuers, &state.issuers.load());
-        state.issuers.store(Arc::new(issuers));
-        let routes = Routes::succeed(config.routes.clone(), &state.routes.load());
-        self.check_health(&routes);
-        let state = &self.gateway.state;
-        state.swap(&state.routes, routes);
+        self.connections.resize(config.limits.connections);
         self.authorities = Some(authorities);
         self.tell_restart(&config);
         self.config = Some(Arc::new(config));
@@ -164,12 +169,13 @@ impl Site {
         Ok(Some(tls::server(material, believed)?))
     }
 
-    /// The same address with and without TLS: the old socket must go before the new one is bound.
-    fn release(&mut self, listener: &Listener) {
+    /// The same address with and without TLS: the socket goes on with other settings.
+    fn release(&mut self, listener: &Listener) -> Option<TcpListener> {
         let (address, secure) = key(listener);
-        if let Some(open) = self.open.remove(&(address, !secure)) {
-            open.stop.cancel();
-        }
+        let open = self.open.remove(&(address, !secure))?;
+        open.shared.outlives.store(true, Ordering::Relaxed);
+        open.stop.cancel();
+        Some(open.socket)
     }
 
     fn refresh(&self, listener: &Listener, tls: Option<Arc<ServerConfig>>, config: &Config) {
@@ -189,38 +195,30 @@ impl Site {
         &mut self,
         listener: &Listener,
         tls: Option<Arc<ServerConfig>>,
-        (socket, outlives): (std::net::TcpListener, bool),
+        (socket, outlives): (TcpListener, bool),
         config: &Config,
     ) -> Result<(), ServeError> {
         let shared = Arc::new(Listening {
             tls: tls.map(ArcSwap::new),
             address: listener.address,
-            outlives,
+            outlives: AtomicBool::new(outlives),
             proxies: ArcSwap::from_pointee(proxies(listener)),
             limits: ArcSwap::from_pointee(config.limits),
-            connections: self.connections.clone(),
+            connections: self.connections.room().clone(),
             own_connections: ArcSwapOption::new(own_connections(listener)),
             addresses: self.addresses.clone(),
         });
         let stop = self.stop.child_token();
         let bound = socket.local_addr()?;
         self.lanes.listen(&socket, &shared, &stop)?;
-        self.open.insert(key(listener), Open { shared, stop, bound });
+        self.open.insert(key(listener), Open { socket, shared, stop, bound });
         Ok(())
-    }
-
-    fn resize(&self, connections: usize) {
-        let before = self.config.as_ref().map_or(connections, |config| config.limits.connections);
-        if connections > before {
-            self.connections.add_permits(connections - before);
-        } else {
-            self.connections.forget_permits(before - connections);
-        }
     }
 
     /// Ends: no new connections, those that are open drain.
     pub async fn close(self) {
         self.stop.cancel();
+        drop(self.open);
         self.lanes.join().await;
     }
 }

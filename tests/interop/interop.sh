@@ -152,6 +152,9 @@ run_clients() {
     run http2 bash "$here/http2.sh" "$binary" "$work/http2"
     run protocols bash "$here/protocols.sh" "$binary" "$work/protocols" "$venv/bin/python"
     run limits bash "$here/limits.sh" "$binary" "$work/limits" "$venv/bin/python"
+    run faults bash "$here/faults.sh" "$binary" "$work/faults"
+    run restart bash "$here/restart.sh" "$binary" "$work/restart"
+    run endurance bash "$here/endurance.sh" "$binary" "$work/endurance"
     run deploy bash "$here/deploy.sh" "$binary" "$work/deploy" "$venv/bin/python"
     run issuers bash "$here/issuers.sh" "$binary" "$work/issuers"
 }

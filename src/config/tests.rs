@@ -104,3 +104,53 @@ fn a_typed_value_may_come_from_the_environment() {
     let loaded = parse("c", &text, dir.path(), &|name| (name == "T").then(|| "512".into())).expect("valid");
     assert_eq!(loaded.config.limits.target, 512);
 }
+
+#[test]
+fn backends_and_rates_are_taken_as_meant() {
+    let text = "listeners: [{ address: '127.0.0.1:0' }]
+backends:
+  orders:
+    servers: ['http://a', { url: 'https://b:1/base/', weight: 3 }]
+    protocol: auto
+    max_requests: 7
+    ejection: { failures: 0 }
+    health: { path: /up }
+routes:
+  - { name: a, path: /a, backend: orders, rate: 5/m, body_gap: 0s, websocket: stay }
+";
+    let dir = tempfile::tempdir().expect("a folder");
+    let loaded = parse("config.yaml", text, dir.path(), &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
+    let route = &loaded.config.routes[0];
+    let backend = &route.backend;
+    let shown: Vec<_> = backend.servers.iter().map(|one| (&*one.authority, one.weight, one.tls.is_some())).collect();
+    assert_eq!(shown, [("a:80", 1, false), ("b:1", 3, true)]);
+    assert_eq!(backend.servers[1].base_path, "/base");
+    assert_eq!((backend.bounds.requests, backend.ejection.failures), (Some(7), None));
+    assert_eq!(backend.health.as_ref().map(|health| health.down_after), Some(2));
+    assert_eq!(route.rates.all.map(|rate| rate.to_string()).as_deref(), Some("5/m"));
+    assert!(route.body.gap.is_zero() && !route.body.time.is_zero());
+}
+
+#[test]
+fn what_does_not_go_together_in_a_backend_is_told() {
+    let text = "backends:
+  a: { servers: ['http://a'], protocol: auto, tls: { certificate: c.pem } }
+  b: { servers: [{ url: 'http://b', weigth: 2 }], health: { path: up }, ejection: { time: never } }
+  c: { servers: [{ weight: 2 }] }
+routes:
+  - { name: a, path: /a, backend: a, rate: 5, client_rate: 0/s }
+";
+    let shown = faults(text);
+    for part in [
+        "without TLS there is nothing to negotiate",
+        "backend `a` has no https server",
+        "`certificate` and `key` belong together",
+        "unknown key `weigth`; did you mean `weight`?",
+        "`up` is no path",
+        "`never` is not a duration",
+        "`url` is missing",
+        "this is not a rate",
+    ] {
+        assert!(shown.contains(part), "{part}\n---\n{shown}");
+    }
+}

@@ -6,7 +6,7 @@ use super::peer::Peer;
 use super::pool::{Lent, NoConnection, Pool};
 use super::roster::Conduct;
 use super::slots::AllSlots;
-use crate::domain::backend::{Backend, NoServer, Server};
+use crate::domain::backend::{Backend, NoServer, Protocol, Server};
 use crate::domain::decision::Permit;
 use crate::domain::reason::Reason;
 use crate::domain::route::Arrival;
@@ -52,6 +52,8 @@ pub struct Forwarder {
 pub(super) struct Tries {
     tried: u64,
     stale: u32,
+    /// Whether it was sent a second time.
+    repeated: bool,
     /// Whether a kept connection will not do any longer.
     fresh: bool,
     last: Option<Refusal>,
@@ -79,8 +81,10 @@ impl Forwarder {
         // 1. dressed for the backend
         let backend = permit.backend().clone();
         if let Some(upload) = &upload {
+            // only where a stream takes up no connection of its own
+            let shared = parts.version == Version::HTTP_2 && backend.protocol != Protocol::Http1;
             let still = Arrival { gap: Duration::ZERO, time: Duration::ZERO, ..*permit.body() };
-            upload.bound(if headers::is_grpc(&parts.headers) { &still } else { permit.body() });
+            upload.bound(if shared && headers::is_grpc(&parts.headers) { &still } else { permit.body() });
         }
         let body = Outgoing::new(upload.clone(), permit.body().most);
         dress(&mut parts, &permit, journey);
@@ -132,7 +136,8 @@ impl Forwarder {
             };
             address(&mut request, server, target, lent.is_http2())
                 .map_err(|detail| refused(Reason::Internal, backend, &detail))?;
-            let spare = (repeatable && lent.reused).then(|| copy(&request));
+            // a new connection breaks with its server: then it is another's turn
+            let spare = (repeatable && (lent.reused || backend.servers.len() > 1)).then(|| copy(&request));
             let Some(answer) = head(lent.send(request), backend.times.answer, upload).await else {
                 self.failed(backend, server);
                 return Err(late(backend));
@@ -190,8 +195,13 @@ impl Forwarder {
                 Ok(spare)
             }
             // whatever was done is done as well twice (RFC 9110, 9.2.2)
-            (None, Some(spare)) if tries.stale == 0 && broke(error.error()) && self.budget.withdraw() => {
-                (tries.stale, tries.fresh) = (STALE, true);
+            (None, Some(spare)) if !tries.repeated && broke(error.error()) && self.budget.withdraw() => {
+                (tries.repeated, tries.fresh) = (true, true);
+                if backend.servers.len() > 1 {
+                    self.failed(backend, &backend.servers[at]);
+                    tries.another(at, backend);
+                    tries.last = Some(refused(Reason::BackendFailed, backend, &error.error().to_string()));
+                }
                 Ok(spare)
             }
             _ => {

@@ -112,11 +112,11 @@ where
     while rest != Some(0) {
         let accepted = tokio::select! {
             biased;
-            accepted = accept(&listener, &shared) => accepted,
             () = stop.cancelled(), if rest.is_none() => {
                 rest = Some(if shared.outlives.load(Ordering::Relaxed) { 0 } else { BACKLOG as usize });
                 continue;
             }
+            accepted = accept(&listener, &shared) => accepted,
             // who was in the queue when the stop came is served as well
             () = std::future::ready(()), if rest.is_some() => break,
         };
@@ -130,9 +130,8 @@ where
         let patience = limits.handshake_time;
         let traffic = Arc::new(Traffic::default());
         // known from now on, so that the drain waits for handshakes as well
-        let conduct = roster.enter(Some(traffic.clone()));
+        let conduct = roster.enter(Some(traffic.clone()), Rc::new(room));
         tokio::task::spawn_local(async move {
-            let _room = room;
             let greeting = tokio::time::timeout(patience, greet(stream, address, local_port, &shared)).await;
             match greeting {
                 Ok(Ok((Stream::Plain(stream), peer))) => {

@@ -5,6 +5,7 @@ use super::framing;
 use super::guarded::Traffic;
 use crate::domain::reason::Reason;
 use http::{Request, Version};
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
@@ -51,6 +52,8 @@ pub struct Conduct {
     id: u64,
     /// What the bytes of a connection tell; a tunnel has none and minds its own idleness.
     traffic: Option<Arc<Traffic>>,
+    /// What is taken up as long as this or a tunnel of it lives.
+    room: Rc<dyn Any>,
     active: Cell<u32>,
     begun: Cell<u32>,
     /// Answers of which the client has yet to take a piece, each with the sweeps that it has not.
@@ -73,13 +76,14 @@ struct Seen {
 }
 
 impl Roster {
-    /// Notes a connection, or a tunnel where there is no traffic to watch.
-    pub fn enter(self: &Rc<Self>, traffic: Option<Arc<Traffic>>) -> Rc<Conduct> {
+    /// Notes a connection with the room that it takes up, or a tunnel where there is no traffic to watch.
+    pub fn enter(self: &Rc<Self>, traffic: Option<Arc<Traffic>>, room: Rc<dyn Any>) -> Rc<Conduct> {
         let id = self.next.replace(self.next.get() + 1);
         let conduct = Rc::new(Conduct {
             roster: self.clone(),
             id,
             traffic,
+            room,
             active: Cell::new(0),
             begun: Cell::new(0),
             offered: RefCell::default(),
@@ -183,7 +187,7 @@ impl Conduct {
 
     /// A tunnel that began on this connection.
     pub fn tunnel(&self) -> Rc<Self> {
-        self.roster.enter(None)
+        self.roster.enter(None, self.room.clone())
     }
 
     pub fn leave(&self) {
@@ -269,7 +273,7 @@ mod tests {
 
     fn connection() -> (Rc<Roster>, Arc<Traffic>, Rc<Conduct>) {
         let (roster, traffic) = (Rc::new(Roster::default()), Arc::new(Traffic::default()));
-        let conduct = roster.enter(Some(traffic.clone()));
+        let conduct = roster.enter(Some(traffic.clone()), Rc::new(()));
         (roster, traffic, conduct)
     }
 

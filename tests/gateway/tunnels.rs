@@ -1,6 +1,6 @@
 //! WebSockets through the gateway, with a real client and a real server.
 
-use crate::world::{HOLD, Sender, World, runtime, server, until};
+use crate::world::{HOLD, Sender, World, connect, runtime, server, until};
 use futures_util::{SinkExt, StreamExt};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
@@ -102,6 +102,29 @@ fn a_websocket_in_which_nothing_moves_is_closed() {
         assert!(says_back(&mut socket, "hello").await);
         let ended = tokio::time::timeout(Duration::from_secs(5), socket.next()).await.expect("it ends");
         assert!(!matches!(ended, Some(Ok(_))));
+    });
+}
+
+#[test]
+fn a_tunnel_is_a_connection_of_its_address_until_it_ends() {
+    let (world, _, token) = world();
+    let path = world.file("config.yaml");
+    let text = std::fs::read_to_string(&path).expect("read");
+    std::fs::write(&path, text.replace("\nroutes:", "\nlimits: { connections_per_address: 1 }\nroutes:"))
+        .expect("written");
+    runtime().block_on(async {
+        until("the bound is taken", || {
+            let _one = connect(world.plain);
+            world.get("/nowhere", "").status == 0
+        });
+        let socket = loop {
+            if let Ok(socket) = open(&world, "/stays", &token).await {
+                break socket;
+            }
+        };
+        assert_eq!(world.get("/nowhere", "").status, 0);
+        drop(socket);
+        until("there is room again", || world.get("/nowhere", "").status == 404);
     });
 }
 

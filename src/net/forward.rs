@@ -6,7 +6,7 @@ use super::peer::Peer;
 use super::pool::{Lent, NoConnection, Pool};
 use super::roster::Conduct;
 use super::slots::AllSlots;
-use crate::domain::backend::{Backend, NoServer, Protocol, Server};
+use crate::domain::backend::{Backend, InFlight, NoServer, Protocol, Server};
 use crate::domain::decision::Permit;
 use crate::domain::reason::Reason;
 use crate::domain::route::Arrival;
@@ -115,12 +115,8 @@ impl Forwarder {
         let repeatable = upload.is_none() && request.method().is_idempotent();
         self.budget.deposit();
         loop {
-            let at = self.choose(backend, &mut tries)?;
+            let (at, call) = self.choose(backend, &mut tries)?;
             let server = &backend.servers[at];
-            let Some(call) = server.standing.enter(backend.bounds.requests) else {
-                self.no_connection(backend, at, &NoConnection::Busy, &mut tries)?;
-                continue;
-            };
             // connecting is rare and large: every call would carry its size
             let kept = if tries.fresh { None } else { self.pool.ready(backend, server) };
             let lent = match kept {
@@ -211,17 +207,25 @@ impl Forwarder {
         }
     }
 
-    /// The server that is to take the call.
-    pub(super) fn choose(&self, backend: &Backend, tries: &mut Tries) -> Result<usize, Refusal> {
-        let chance = self.chance.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.chance.set(chance);
-        backend.choose(chance >> 16, tries.tried, self.now()).map_err(|why| {
-            let reason = match why {
-                NoServer::Busy => Reason::BackendBusy,
-                NoServer::Out => Reason::BackendOut,
-            };
-            tries.last.take().unwrap_or_else(|| refused(reason, backend, "no server takes the call"))
-        })
+    /// The server that is to take the call, which is counted there from now on.
+    pub(super) fn choose(&self, backend: &Backend, tries: &mut Tries) -> Result<(usize, InFlight), Refusal> {
+        loop {
+            let chance =
+                self.chance.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.chance.set(chance);
+            let chosen = backend.choose(chance >> 16, tries.tried, self.now()).map_err(|why| {
+                let reason = match why {
+                    NoServer::Busy => Reason::BackendBusy,
+                    NoServer::Out => Reason::BackendOut,
+                };
+                tries.last.take().unwrap_or_else(|| refused(reason, backend, "no server takes the call"))
+            })?;
+            match backend.servers[chosen].standing.enter(backend.bounds.requests) {
+                Some(call) => return Ok((chosen, call)),
+                // another lane was faster
+                None => self.no_connection(backend, chosen, &NoConnection::Busy, tries)?,
+            }
+        }
     }
 
     /// Notes that a call to a server came to nothing.

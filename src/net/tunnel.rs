@@ -132,12 +132,8 @@ impl Forwarder {
     ) -> Result<(http1::SendRequest<Empty<Bytes>>, InFlight, &'b Server), Refusal> {
         let mut tries = Tries::default();
         loop {
-            let at = self.choose(backend, &mut tries)?;
+            let (at, call) = self.choose(backend, &mut tries)?;
             let server = &backend.servers[at];
-            let Some(call) = server.standing.enter(backend.bounds.requests) else {
-                self.no_connection(backend, at, &NoConnection::Busy, &mut tries)?;
-                continue;
-            };
             let wire = match connect::connect(server, Purpose::Tunnel, backend.times.connect).await {
                 Ok(wire) => wire,
                 Err(error) => {

@@ -228,11 +228,12 @@ def served_in_turn(last, first):
 
 
 def listener_connections(most):
+    """Who is served before others have come: lanes share out those that wait in any order."""
     with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(plain(SMALL_PORT)) for _ in range(int(most) + 1)]
-        for each in connections[:-1]:
+        connections = [stack.enter_context(plain(SMALL_PORT)) for _ in range(int(most))]
+        for each in connections:
             served(each)
-        served_in_turn(connections[-1], connections[0])
+        served_in_turn(stack.enter_context(plain(SMALL_PORT)), connections[0])
 
 
 def address_connections(most):

@@ -12,13 +12,15 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 const BLOCK: usize = 32 * 1024;
 /// Blocks that may wait for the writer: 8 MiB.
 const WAITING: usize = 256;
+/// Written blocks that are kept.
+const EMPTY: usize = 16;
 
 /// A lane's log.
 pub struct AccessLog {
@@ -35,6 +37,8 @@ pub struct LogWriter {
     format: LogFormat,
     /// Lines with their number.
     blocks: SyncSender<(Vec<u8>, u64)>,
+    /// Blocks that were written and may be filled again.
+    empty: Arc<Mutex<Vec<Vec<u8>>>>,
     dropped: Arc<AtomicU64>,
     reopen: Arc<AtomicBool>,
 }
@@ -49,10 +53,16 @@ impl LogWriter {
             Some(path) => Box::new(append(path)?),
             None => stream,
         };
-        let this = Self { format: setting.format, blocks, dropped: Arc::default(), reopen: Arc::default() };
-        let (dropped, reopen) = (this.dropped.clone(), this.reopen.clone());
+        let this = Self {
+            format: setting.format,
+            blocks,
+            empty: Arc::default(),
+            dropped: Arc::default(),
+            reopen: Arc::default(),
+        };
+        let (empty, dropped, reopen) = (this.empty.clone(), this.dropped.clone(), this.reopen.clone());
         let write = move || {
-            for (block, lines) in waiting {
+            for (mut block, lines) in waiting {
                 if let (Some(path), true) = (&file, reopen.swap(false, Ordering::Relaxed)) {
                     match append(path) {
                         Ok(fresh) => out = Box::new(fresh),
@@ -65,10 +75,21 @@ impl LogWriter {
                 if out.write_all(&block).and_then(|()| out.flush()).is_err() {
                     dropped.fetch_add(lines, Ordering::Relaxed);
                 }
+                block.clear();
+                let mut empty = empty.lock().unwrap_or_else(PoisonError::into_inner);
+                if empty.len() < EMPTY && block.capacity() < 2 * BLOCK {
+                    empty.push(block);
+                }
             }
         };
         std::thread::Builder::new().name("access-log".into()).spawn(write)?;
         Ok(this)
+    }
+
+    /// A block to fill.
+    fn block(&self) -> Vec<u8> {
+        let kept = self.empty.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(BLOCK + 1024))
     }
 
     /// Lines that were lost since the start.
@@ -88,12 +109,7 @@ fn append(path: &Path) -> std::io::Result<File> {
 
 impl AccessLog {
     pub fn new(writer: LogWriter) -> Self {
-        Self {
-            block: RefCell::new(Vec::with_capacity(BLOCK + 1024)),
-            lines: Cell::new(0),
-            second: RefCell::default(),
-            writer,
-        }
+        Self { block: RefCell::new(writer.block()), lines: Cell::new(0), second: RefCell::default(), writer }
     }
 
     /// Whether a line has a place for the headers Referer and User-Agent.
@@ -126,7 +142,7 @@ impl AccessLog {
         if block.is_empty() {
             return;
         }
-        let full = std::mem::replace(&mut *block, Vec::with_capacity(BLOCK + 1024));
+        let full = std::mem::replace(&mut *block, self.writer.block());
         let lines = self.lines.take();
         if self.writer.blocks.try_send((full, lines)).is_err() {
             self.writer.dropped.fetch_add(lines, Ordering::Relaxed);

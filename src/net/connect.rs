@@ -1,5 +1,6 @@
 //! Connecting to a server of a backend: its name resolved anew, then TLS where it has TLS.
 
+use super::joined::Joined;
 use crate::domain::backend::Server;
 use hyper::rt::Executor;
 use rustls::ClientConfig;
@@ -12,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 /// A connection that is ready for HTTP.
-pub type Wire = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+pub type Wire = Joined<Either<TcpStream, Box<TlsStream<TcpStream>>>>;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,13 +44,13 @@ pub async fn connect(server: &Server, purpose: Purpose, patience: Duration) -> R
 async fn open(server: &Server, purpose: Purpose, patience: Duration) -> Result<Wire> {
     let stream = reach(&server.authority, patience).await?;
     stream.set_nodelay(true)?;
-    let Some(tls) = &server.tls else { return Ok(Either::Left(stream)) };
+    let Some(tls) = &server.tls else { return Ok(Joined(Either::Left(stream))) };
     let config: &Arc<ClientConfig> = match purpose {
         Purpose::Calls => &tls.calls,
         Purpose::Tunnel => &tls.tunnels,
     };
     let stream = TlsConnector::from(config.clone()).connect(tls.name.clone(), stream).await?;
-    Ok(Either::Right(Box::new(stream)))
+    Ok(Joined(Either::Right(Box::new(stream))))
 }
 
 /// Tries the addresses of a name in turn, each with its share of the time.
@@ -69,7 +70,7 @@ async fn reach(authority: &str, patience: Duration) -> Result<TcpStream> {
 
 /// Whether the server has chosen HTTP/2 in ALPN.
 pub fn chose_http2(wire: &Wire) -> bool {
-    match wire {
+    match &wire.0 {
         Either::Left(_) => false,
         Either::Right(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
     }

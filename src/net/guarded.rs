@@ -2,6 +2,7 @@
 //! an HTTP/1.1 request as it came, since the parser forgives what RFC 9112 lets a server refuse.
 
 use super::framing;
+use super::joined::Joined;
 use crate::domain::reason::Reason;
 use http::Method;
 use std::io::{IoSlice, Result};
@@ -95,13 +96,13 @@ impl Traffic {
 /// A connection whose traffic is noted.
 #[derive(Debug)]
 pub struct Guarded<I> {
-    io: I,
+    io: Joined<I>,
     traffic: Arc<Traffic>,
 }
 
 impl<I> Guarded<I> {
     pub fn new(io: I, traffic: Arc<Traffic>) -> Self {
-        Self { io, traffic }
+        Self { io: Joined(io), traffic }
     }
 
     fn noted(&self, outcome: Poll<Result<usize>>) -> Poll<Result<usize>> {

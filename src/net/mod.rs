@@ -11,6 +11,7 @@ mod framing;
 mod guarded;
 pub mod headers;
 pub mod health;
+mod joined;
 pub mod listen;
 pub mod outbound;
 pub mod peer;

@@ -58,7 +58,7 @@ pub fn to_backend(parts: &mut request::Parts, intro: &Introduction<'_>) {
     let scheme = HeaderValue::from_static(if intro.peer.secure { "https" } else { "http" });
     headers.insert(X_FORWARDED_FOR, chain(came_forwarded.chain.as_ref(), intro.peer));
     headers.insert(X_FORWARDED_PROTO, came_forwarded.proto.unwrap_or(scheme));
-    headers.insert(X_FORWARDED_PORT, came_forwarded.port.unwrap_or_else(|| HeaderValue::from(intro.peer.local_port)));
+    headers.insert(X_FORWARDED_PORT, came_forwarded.port.unwrap_or_else(|| intro.peer.local_port.clone()));
     if let Some(host) = came_forwarded.host.or(host) {
         headers.insert(X_FORWARDED_HOST, host);
     }

@@ -132,7 +132,9 @@ where
         // known from now on, so that the drain waits for handshakes as well
         let conduct = roster.enter(Some(traffic.clone()), Rc::new(room));
         tokio::task::spawn_local(async move {
-            let greeting = tokio::time::timeout(patience, greet(stream, address, local_port, &shared)).await;
+            // large and soon over: a connection would carry its size as long as it lives
+            let greeting = Box::pin(greet(stream, address, local_port, &shared));
+            let greeting = tokio::time::timeout(patience, greeting).await;
             match greeting {
                 Ok(Ok((Stream::Plain(stream), peer))) => {
                     run(&http, Guarded::new(stream, traffic), peer, &conduct, service).await;
@@ -141,7 +143,7 @@ where
                     if peer.http2 {
                         traffic.agree_on_http2();
                     }
-                    run(&http, Guarded::new(*stream, traffic), peer, &conduct, service).await;
+                    run(&http, Guarded::new(stream, traffic), peer, &conduct, service).await;
                 }
                 Ok(Err(error)) => {
                     tracing::info!(target: "flowgate::handshake", peer = %address, %error, "handshake failed");

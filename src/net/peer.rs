@@ -80,8 +80,8 @@ pub struct Peer {
     pub text: String,
     /// The address without its port, as X-Forwarded-For names it.
     pub node: HeaderValue,
-    /// The listener's port, for X-Forwarded-Port.
-    pub local_port: u16,
+    /// The listener's port, as X-Forwarded-Port names it.
+    pub local_port: HeaderValue,
     /// Whether the connection is TLS.
     pub secure: bool,
     /// Whether it has agreed on HTTP/2 in its handshake.
@@ -104,7 +104,7 @@ impl Peer {
             address,
             text: SocketAddr::new(address.ip().to_canonical(), address.port()).to_string(),
             node,
-            local_port,
+            local_port: HeaderValue::from(local_port),
             secure,
             http2: false,
             certificate: None,

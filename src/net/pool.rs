@@ -334,8 +334,7 @@ impl Host {
 
 /// The slot is free again when the connection has ended.
 async fn open_http1(wire: Wire, slot: Option<Slot>) -> io::Result<http1::SendRequest<Outgoing>> {
-    let mut builder = http1::Builder::new();
-    let handshake = builder.max_headers(256).handshake::<_, Outgoing>(TokioIo::new(wire));
+    let handshake = http1::handshake::<_, Outgoing>(TokioIo::new(wire));
     let (sender, connection) = handshake.await.map_err(io::Error::other)?;
     tokio::task::spawn_local(async move {
         let _slot = slot;

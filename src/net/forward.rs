@@ -6,6 +6,7 @@ use super::peer::Peer;
 use super::pool::{Lent, NoConnection, Pool};
 use super::roster::Conduct;
 use super::slots::AllSlots;
+use super::spare::{Spare, Spares};
 use crate::domain::backend::{Backend, InFlight, NoServer, Protocol, Server};
 use crate::domain::decision::Permit;
 use crate::domain::reason::Reason;
@@ -42,6 +43,7 @@ pub struct Journey<'a> {
 pub struct Forwarder {
     started: Instant,
     pool: Pool,
+    spares: Spares,
     chance: Cell<u64>,
     /// Of the calls of the last seconds, a fifth may be tried again, and ten per second in any case.
     budget: TpsBudget,
@@ -63,7 +65,13 @@ impl Forwarder {
     /// Of a process that began at a time, whose lanes share connection slots.
     pub fn new(idle_connections: usize, slots: Arc<AllSlots>, started: Instant) -> Self {
         let budget = TpsBudget::new(Duration::from_secs(10), 10, 0.2);
-        Self { started, pool: Pool::new(idle_connections, slots), chance: Cell::new(1), budget }
+        Self {
+            started,
+            pool: Pool::new(idle_connections, slots),
+            spares: Spares::default(),
+            chance: Cell::new(1),
+            budget,
+        }
     }
 
     pub fn sweep(&self) {
@@ -133,7 +141,8 @@ impl Forwarder {
             address(&mut request, server, target, lent.is_http2())
                 .map_err(|detail| refused(Reason::Internal, backend, &detail))?;
             // a new connection breaks with its server: then it is another's turn
-            let spare = (repeatable && (lent.reused || backend.servers.len() > 1)).then(|| copy(&request));
+            let repeatable = repeatable && (lent.reused || backend.servers.len() > 1);
+            let spare = repeatable.then(|| self.spares.keep(&request));
             let Some(answer) = head(lent.send(request), backend.times.answer, upload).await else {
                 self.failed(backend, server);
                 return Err(late(backend));
@@ -153,6 +162,9 @@ impl Forwarder {
                     } else {
                         server.standing.succeeded();
                     }
+                    if let Some(spare) = spare {
+                        self.spares.reuse(spare);
+                    }
                     return Ok((response, lent));
                 }
                 Err(error) => error,
@@ -170,7 +182,7 @@ impl Forwarder {
         &self,
         backend: &Backend,
         at: usize,
-        (mut error, reused, spare): (TrySendError<Request<Outgoing>>, bool, Option<Request<Outgoing>>),
+        (mut error, reused, spare): (TrySendError<Request<Outgoing>>, bool, Option<Spare>),
         tries: &mut Tries,
     ) -> Result<Request<Outgoing>, Refusal> {
         let unsent = error.take_message();
@@ -188,7 +200,7 @@ impl Forwarder {
             // the server says that it did nothing (RFC 9113, 8.7)
             (None, Some(spare)) if tries.stale < STALE && refused_stream(error.error()) => {
                 tries.stale += 1;
-                Ok(spare)
+                Ok(spare.request())
             }
             // whatever was done is done as well twice (RFC 9110, 9.2.2)
             (None, Some(spare)) if !tries.repeated && broke(error.error()) && self.budget.withdraw() => {
@@ -198,7 +210,7 @@ impl Forwarder {
                     tries.another(at, backend);
                     tries.last = Some(refused(Reason::BackendFailed, backend, &error.error().to_string()));
                 }
-                Ok(spare)
+                Ok(spare.request())
             }
             _ => {
                 self.failed(backend, &backend.servers[at]);
@@ -337,16 +349,6 @@ async fn head<T>(sending: impl Future<Output = T>, time: Duration, upload: Optio
             _ => return None,
         };
     }
-}
-
-/// The head of a request without a body, to be sent again.
-fn copy(request: &Request<Outgoing>) -> Request<Outgoing> {
-    let mut copy = Request::new(Outgoing::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    copy
 }
 
 /// Whether the connection broke before there was an answer.

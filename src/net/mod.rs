@@ -20,5 +20,6 @@ pub mod probe;
 mod proxy_protocol;
 pub mod roster;
 pub mod slots;
+mod spare;
 pub mod tls;
 pub mod tunnel;

@@ -1,6 +1,6 @@
 //! Backends, from said to meant.
 
-use super::file::{BackendSection, BackendTlsSection, HealthSection, ProtocolWord, ServerEntry};
+use super::file::{BackendSection, BackendTlsSection, HealthSection, InterimWord, ProtocolWord, ServerEntry};
 use super::meaning::Meaning;
 use super::{Listener, SharedBackend};
 use crate::crypto::client_tls::ClientTls;
@@ -86,6 +86,7 @@ impl Meaning<'_> {
             protocol,
             times,
             bounds: Bounds { connections: said.max_connections, requests: said.max_requests },
+            interim: said.interim_responses == InterimWord::Pass,
             ejection: Ejection {
                 failures: (said.ejection.failures > 0).then_some(said.ejection.failures),
                 time: u64::try_from(out.as_millis()).unwrap_or(u64::MAX),

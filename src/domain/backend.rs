@@ -87,6 +87,8 @@ pub struct Backend {
     pub protocol: Protocol,
     pub times: Times,
     pub bounds: Bounds,
+    /// Whether interim answers are passed on.
+    pub interim: bool,
     pub ejection: Ejection,
     pub health: Option<Health>,
 }
@@ -268,6 +270,7 @@ pub fn anywhere() -> Backend {
         protocol: Protocol::Http1,
         times: Times { connect: second, answer: second, idle: second, total: None },
         bounds: Bounds::default(),
+        interim: false,
         ejection: Ejection { failures: Some(3), time: 1_000 },
         health: None,
     }

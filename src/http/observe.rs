@@ -7,6 +7,7 @@ use crate::net::body::{Answer, Upload};
 use crate::net::headers::X_REQUEST_ID;
 use crate::net::peer::{Peer, PeerCertificate};
 use crate::net::roster::Conduct;
+use crate::net::tunnel::Carried;
 use axum::body::Body as AxumBody;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, REFERER, USER_AGENT};
@@ -21,7 +22,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -33,6 +34,8 @@ pub enum ReplyBody {
     Backend(Answer),
     /// The token server's.
     Product(AxumBody),
+    /// None: a tunnel begins.
+    Tunnel(Rc<Carried>),
 }
 
 impl Body for ReplyBody {
@@ -44,6 +47,7 @@ impl Body for ReplyBody {
             Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Backend(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Product(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Tunnel(_) => Poll::Ready(None),
         }
     }
 
@@ -52,6 +56,7 @@ impl Body for ReplyBody {
             Self::Own(body) => body.is_end_stream(),
             Self::Backend(body) => body.is_end_stream(),
             Self::Product(body) => body.is_end_stream(),
+            Self::Tunnel(_) => true,
         }
     }
 
@@ -60,6 +65,7 @@ impl Body for ReplyBody {
             Self::Own(body) => body.size_hint(),
             Self::Backend(body) => body.size_hint(),
             Self::Product(body) => body.size_hint(),
+            Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }
@@ -100,6 +106,28 @@ impl Account {
         let shown = if told { &self.told.seen.forwarded } else { &self.peer.certificate };
         shown.as_deref()
     }
+
+    /// Writes the line; `cut` is why it was we who ended what was under way.
+    fn log(&self, bytes: u64, elapsed: Duration, whole: bool, cut: Option<&'static str>) {
+        self.lane.log.write(&Line {
+            now: self.lane.gateway.clock.now(),
+            request_id: &self.request_id,
+            traceparent: &self.traceparent,
+            peer: &self.peer.text,
+            certificate: self.certificate().map(|one| &one.leaf.fingerprint),
+            method: self.method.as_str(),
+            path: self.path.as_ref().map_or("", PathAndQuery::path),
+            version: self.version,
+            status: self.status,
+            bytes,
+            whole,
+            cut,
+            elapsed,
+            told: &self.told,
+            referer: self.headers.as_ref().and_then(|headers| headers[0].as_ref()),
+            user_agent: self.headers.as_ref().and_then(|headers| headers[1].as_ref()),
+        });
+    }
 }
 
 impl Watched {
@@ -116,27 +144,15 @@ impl Watched {
         self.offer(false);
         let Some(account) = self.account.take() else { return };
         let elapsed = account.start.elapsed();
-        let lane = &account.lane;
-        lane.gateway.under_way.fetch_sub(1, Ordering::Relaxed);
+        account.lane.gateway.under_way.fetch_sub(1, Ordering::Relaxed);
         account.conduct.finish(cancelled);
-        lane.metrics.count(&account.told, account.status, elapsed);
-        lane.log.write(&Line {
-            now: lane.gateway.clock.now(),
-            request_id: &account.request_id,
-            traceparent: &account.traceparent,
-            peer: &account.peer.text,
-            certificate: account.certificate().map(|one| &one.leaf.fingerprint),
-            method: account.method.as_str(),
-            path: account.path.as_ref().map_or("", PathAndQuery::path),
-            version: account.version,
-            status: account.status,
-            bytes: self.bytes,
-            whole,
-            elapsed,
-            told: &account.told,
-            referer: account.headers.as_ref().and_then(|headers| headers[0].as_ref()),
-            user_agent: account.headers.as_ref().and_then(|headers| headers[1].as_ref()),
-        });
+        account.lane.metrics.count(&account.told, account.status, elapsed);
+        if let ReplyBody::Tunnel(carried) = &self.inner {
+            let log = move |bytes, cut: Option<_>| account.log(bytes, account.start.elapsed(), cut.is_none(), cut);
+            carried.tell(Box::new(log));
+        } else {
+            account.log(self.bytes, elapsed, whole, None);
+        }
     }
 }
 

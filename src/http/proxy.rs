@@ -11,7 +11,7 @@ use crate::net::forward::Journey;
 use crate::net::headers::is_grpc;
 use crate::net::peer::Peer;
 use crate::net::roster::Conduct;
-use crate::net::tunnel::{Judge, Opened, Wish};
+use crate::net::tunnel::{Carried, Judge, Opened, Wish};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use reply::Door;
@@ -27,7 +27,7 @@ pub async fn serve(lane: &Rc<Lane>, peer: &Rc<Peer>, conduct: &Conduct, inbound:
     let hop = Hop { lane, peer, journey: &journey };
     let mut response = match hop.answer(parts, upload.clone(), &mut told).await {
         Ok(Answered::Backend(response)) => response.map(ReplyBody::Backend),
-        Ok(Answered::Tunnel(head)) => reply::tunnel(head).map(ReplyBody::Own),
+        Ok(Answered::Tunnel(response)) => response.map(ReplyBody::Tunnel),
         Ok(Answered::Csrf(token)) => reply::csrf(token).map(ReplyBody::Own),
         Err(refusal) => {
             let response = reply::refusal(door, &refusal, &request_id).map(ReplyBody::Own);
@@ -42,7 +42,7 @@ pub async fn serve(lane: &Rc<Lane>, peer: &Rc<Peer>, conduct: &Conduct, inbound:
 /// Whose answer it is.
 enum Answered {
     Backend(Response<Answer>),
-    Tunnel(Response<()>),
+    Tunnel(Response<Rc<Carried>>),
     /// Our own: a token against forged calls.
     Csrf(HeaderValue),
 }
@@ -149,7 +149,7 @@ impl Hop<'_> {
         };
         let outcome = self.lane.forwarder.tunnel(permit, parts, wish, self.journey, judge).await;
         Ok(match told.trail.of(Step::Forward, outcome)? {
-            Opened::Tunnel(head) => Answered::Tunnel(head),
+            Opened::Tunnel(head, carried) => Answered::Tunnel(head.map(|()| carried)),
             Opened::Answer(response) => Answered::Backend(response),
         })
     }

@@ -190,11 +190,6 @@ pub fn cacheable(body: &Value) -> Short {
     response
 }
 
-/// The head with which a tunnel begins.
-pub fn tunnel(head: Response<()>) -> Short {
-    head.map(|()| Full::default())
-}
-
 /// A token against forged calls, for the caller that asked for it alone.
 pub fn csrf(token: HeaderValue) -> Short {
     let mut response = empty(StatusCode::OK);

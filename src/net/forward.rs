@@ -2,6 +2,7 @@
 
 use super::body::{Answer, Broken, Outgoing, Upload};
 use super::headers::{self, Introduction};
+use super::interim;
 use super::peer::Peer;
 use super::pool::{Lent, NoConnection, Pool};
 use super::roster::Conduct;
@@ -95,12 +96,17 @@ impl Forwarder {
             upload.bound(if shared && headers::is_grpc(&parts.headers) { &still } else { permit.body() });
         }
         let body = Outgoing::new(upload.clone(), permit.body().most);
+        let heard = backend.interim && parts.version == Version::HTTP_11;
         dress(&mut parts, &permit, journey);
         let target = permit.target().path_and_query().clone();
+        let mut request = Request::from_parts(parts, body);
+        if let Some(client) = journey.conduct.traffic().filter(|_| heard) {
+            interim::pass_on(&mut request, client.clone()).await;
+        }
 
         // 2. sent to one of its servers
         let deadline = backend.times.total.map(|total| Instant::now() + total);
-        let sending = self.send(&backend, &target, Request::from_parts(parts, body), upload.as_deref());
+        let sending = self.send(&backend, &target, request, upload.as_deref());
         let sent = match deadline {
             Some(deadline) => timeout_at(deadline, sending).await.unwrap_or_else(|_| Err(late(&backend))),
             None => sending.await,

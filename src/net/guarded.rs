@@ -5,11 +5,11 @@ use super::framing;
 use super::joined::Joined;
 use crate::domain::reason::Reason;
 use http::Method;
-use std::io::{IoSlice, Result};
+use std::io::{ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A head that came in one piece is no larger; more is not kept.
@@ -27,6 +27,9 @@ pub struct Traffic {
     http2: AtomicBool,
     blocked: AtomicBool,
     written: AtomicU32,
+    /// Interim answers that are still to be written, and whether there are any.
+    interim: Mutex<Vec<u8>>,
+    interrupted: AtomicBool,
 }
 
 impl Traffic {
@@ -40,7 +43,7 @@ impl Traffic {
         if bytes.is_empty() || self.past.load(Relaxed) {
             return;
         }
-        let mut head = self.head();
+        let mut head = lock(&self.head);
         let room = MOST - head.len();
         head.extend_from_slice(&bytes[..bytes.len().min(room)]);
         if head.starts_with(b"PRI * HTTP/2.0\r\n") {
@@ -62,7 +65,7 @@ impl Traffic {
             return Ok(());
         }
         self.past.store(true, Relaxed);
-        let mut head = self.head();
+        let mut head = lock(&self.head);
         let verdict = framing::judge(&head, method);
         head.clear();
         head.shrink_to(KEPT);
@@ -76,7 +79,7 @@ impl Traffic {
 
     /// Whether there are bytes of a head without its end.
     pub fn head_begun(&self) -> bool {
-        !self.head().is_empty()
+        !lock(&self.head).is_empty()
     }
 
     pub fn blocked(&self) -> bool {
@@ -88,9 +91,39 @@ impl Traffic {
         self.written.load(Relaxed)
     }
 
-    fn head(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Has an interim answer written before all that is not written yet. There is none where the
+    /// end of the answer before is still on its way, since it would get in between.
+    pub fn interrupt(&self, head: &[u8]) {
+        let mut interim = lock(&self.interim);
+        if !self.http2.load(Relaxed) && !self.blocked() && interim.len() + head.len() <= MOST {
+            interim.extend_from_slice(head);
+            self.interrupted.store(true, Relaxed);
+        }
     }
+
+    fn poll_interim<I: AsyncWrite + Unpin>(&self, io: &mut I, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if !self.interrupted.load(Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let mut interim = lock(&self.interim);
+        while !interim.is_empty() {
+            match Pin::new(&mut *io).poll_write(cx, &interim) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => drop(interim.drain(..written)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.wrote(false);
+                    return Poll::Pending;
+                }
+            }
+        }
+        self.interrupted.store(false, Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn lock(bytes: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    bytes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A connection whose traffic is noted.
@@ -111,6 +144,12 @@ impl<I> Guarded<I> {
     }
 }
 
+impl<I: AsyncWrite + Unpin> Guarded<I> {
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.traffic.poll_interim(&mut self.io, cx)
+    }
+}
+
 impl<I: AsyncRead + Unpin> AsyncRead for Guarded<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         let before = buf.filled().len();
@@ -122,6 +161,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Guarded<I> {
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for Guarded<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         let outcome = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.noted(outcome)
     }
@@ -131,6 +171,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Guarded<I> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         let outcome = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
         self.noted(outcome)
     }
@@ -140,6 +181,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Guarded<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        // the library flushes when it has nothing to write, which is when an answer is awaited
+        ready!(self.poll_interim(cx))?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 

@@ -11,6 +11,7 @@ mod framing;
 mod guarded;
 pub mod headers;
 pub mod health;
+mod interim;
 mod joined;
 pub mod listen;
 pub mod outbound;

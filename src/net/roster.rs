@@ -185,6 +185,11 @@ impl Conduct {
         all.iter().map(|(_, sweeps)| *sweeps).max().unwrap_or(0)
     }
 
+    /// What the bytes of the connection tell, but for a tunnel's.
+    pub fn traffic(&self) -> Option<&Arc<Traffic>> {
+        self.traffic.as_ref()
+    }
+
     /// A tunnel that began on this connection.
     pub fn tunnel(&self) -> Rc<Self> {
         self.roster.enter(None, self.room.clone())

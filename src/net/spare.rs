@@ -102,7 +102,7 @@ mod tests {
                 for (name, value) in &fields {
                     let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
                     let mut value = HeaderValue::from_str(value).expect("a value");
-                    value.set_sensitive(value.len() % 2 == 0);
+                    value.set_sensitive(value.len().is_multiple_of(2));
                     request.headers_mut().append(name, value);
                 }
                 let spare = spares.keep(&request);

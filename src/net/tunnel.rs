@@ -26,6 +26,7 @@ use hyper::ext::Protocol;
 use hyper::upgrade::{self, OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use std::cell::Cell;
+use std::fmt;
 use std::io::{Error, Result as IoResult};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -75,10 +76,46 @@ pub type Judge = Box<dyn FnMut() -> bool>;
 
 /// What comes of the wish for a tunnel.
 pub enum Opened {
-    /// The head with which it begins.
-    Tunnel(Response<()>),
+    /// The head with which it begins, and what it is to carry.
+    Tunnel(Response<()>, Rc<Carried>),
     /// The backend has something else to say.
     Answer(Response<Answer>),
+}
+
+/// What a tunnel has carried, and who is to know at its end.
+pub struct Carried {
+    to_client: Cell<u64>,
+    moved: Cell<Instant>,
+    cut: Cell<Option<&'static str>>,
+    heir: Cell<Option<Heir>>,
+}
+
+/// Hears how many bytes the client was sent, and why it was we who ended the tunnel.
+type Heir = Box<dyn FnOnce(u64, Option<&'static str>)>;
+
+impl Carried {
+    fn nothing() -> Rc<Self> {
+        let moved = Cell::new(Instant::now());
+        Rc::new(Self { to_client: Cell::default(), moved, cut: Cell::default(), heir: Cell::default() })
+    }
+
+    pub fn tell(&self, heir: Heir) {
+        self.heir.set(Some(heir));
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        if let Some(heir) = self.heir.take() {
+            heir(self.to_client.get(), self.cut.get());
+        }
+    }
+}
+
+impl fmt::Debug for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Carried({} bytes)", self.to_client.get())
+    }
 }
 
 impl Forwarder {
@@ -120,9 +157,10 @@ impl Forwarder {
         agreed(&response, own_key.as_deref()).map_err(|detail| refused(Reason::TunnelRefused, &backend, detail))?;
         let far = upgrade::on(&mut response);
         let conduct = journey.conduct.tunnel();
-        let tunnel = Tunnel { client, far, idle: backend.times.idle, judge, conduct, call };
+        let carried = Carried::nothing();
+        let tunnel = Tunnel { client, far, idle: backend.times.idle, judge, conduct, carried: carried.clone(), call };
         tokio::task::spawn_local(tunnel.run());
-        Ok(Opened::Tunnel(begun(response, wish)))
+        Ok(Opened::Tunnel(begun(response, wish), carried))
     }
 
     /// A connection for a tunnel alone.
@@ -206,16 +244,18 @@ struct Tunnel {
     idle: Duration,
     judge: Judge,
     conduct: Rc<Conduct>,
+    carried: Rc<Carried>,
     #[expect(dead_code, reason = "counts as long as it lives")]
     call: InFlight,
 }
 
 impl Tunnel {
     async fn run(mut self) {
-        let moved = Rc::new(Cell::new(Instant::now()));
+        let carried = &self.carried;
+        carried.cut.set(Some("the gateway stops"));
         let joined = async {
             let (client, far) = tokio::try_join!(&mut self.client, &mut self.far).map_err(Error::other)?;
-            let (mut client, mut far) = (Moving::new(client, &moved), Moving::new(far, &moved));
+            let (mut client, mut far) = (Moving::new(client, carried, true), Moving::new(far, carried, false));
             copy_bidirectional_with_sizes(&mut client, &mut far, BUFFER, BUFFER).await
         };
         let mut ticks = interval(JUDGED);
@@ -226,45 +266,54 @@ impl Tunnel {
                 if !(self.judge)() {
                     break "its caller may not use it any longer";
                 }
-                if moved.get().elapsed() > self.idle {
+                if carried.moved.get().elapsed() > self.idle {
                     break "nothing moves in it";
                 }
             }
         };
         tokio::select! {
-            ended = joined => tracing::debug!(outcome = ?ended, "a tunnel ended"),
-            why = watched => tracing::info!("a tunnel is closed: {why}"),
-            () = self.conduct.cut() => tracing::info!("a tunnel is closed: the gateway stops"),
+            ended = joined => {
+                tracing::debug!(outcome = ?ended, "a tunnel ended");
+                carried.cut.set(None);
+            }
+            why = watched => carried.cut.set(Some(why)),
+            () = self.conduct.cut() => {}
         }
         self.conduct.leave();
     }
 }
 
 /// One end of a tunnel, which notes when bytes move.
-struct Moving {
+struct Moving<'a> {
     io: TokioIo<Upgraded>,
-    moved: Rc<Cell<Instant>>,
+    carried: &'a Carried,
+    /// Whether it is the client's.
+    near: bool,
 }
 
-impl Moving {
-    fn new(io: Upgraded, moved: &Rc<Cell<Instant>>) -> Self {
-        Self { io: TokioIo::new(io), moved: moved.clone() }
+impl<'a> Moving<'a> {
+    fn new(io: Upgraded, carried: &'a Carried, near: bool) -> Self {
+        Self { io: TokioIo::new(io), carried, near }
     }
 }
 
-impl AsyncRead for Moving {
+impl AsyncRead for Moving<'_> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<IoResult<()>> {
         let outcome = Pin::new(&mut self.io).poll_read(cx, buf);
         if outcome.is_ready() {
-            self.moved.set(Instant::now());
+            self.carried.moved.set(Instant::now());
         }
         outcome
     }
 }
 
-impl AsyncWrite for Moving {
+impl AsyncWrite for Moving<'_> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<IoResult<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let outcome = Pin::new(&mut self.io).poll_write(cx, bytes);
+        if let (Poll::Ready(Ok(written)), true) = (&outcome, self.near) {
+            self.carried.to_client.update(|before| before + *written as u64);
+        }
+        outcome
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<IoResult<()>> {

@@ -77,6 +77,9 @@ fn a_websocket_needs_the_routes_role_and_then_carries_what_both_ends_say() {
         socket.close(None).await.expect("closed");
         assert!(matches!(socket.next().await, Some(Ok(Message::Close(_)))));
     });
+    let line = world.logged(|line| line["status"] == 101);
+    assert!(line["bytes"].as_u64() > Some(1 << 20), "{line}");
+    assert!(line.get("cut").is_none(), "{line}");
 }
 
 #[test]
@@ -92,6 +95,9 @@ fn a_websocket_ends_when_its_caller_loses_the_token_and_another_one_stays() {
         assert!(start.elapsed() < 2 * HOLD, "{:?}", start.elapsed());
         assert!(says_back(&mut stays, "still here").await);
     });
+    let line = world.logged(|line| line["path"] == "/socket");
+    assert_eq!((&line["status"], &line["cut"]), (&101.into(), &true.into()));
+    assert_eq!(line["detail"], "its caller may not use it any longer");
 }
 
 #[test]

@@ -39,13 +39,14 @@ SAID = {
     "garbage": b"\x16\x03\x01\x02\0 this is no HTTP\r\n\r\n",
     "closing": OK,
 }
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
 # what is said before the next request
 ANSWERED = {
     "itself": OK,
     "503": b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
     "switching": b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: other\r\n\r\n" + OK,
     "continue": b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
-    "early-hints": b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n" + OK,
+    "early-hints": HINTS + OK,
 }
 
 
@@ -115,6 +116,10 @@ class Connection(socketserver.StreamRequestHandler):
         """Says nothing more, until the other side closes."""
         self.rfile.read()
 
+    def hint(self):
+        self.wfile.write(HINTS)
+        self.wait()
+
     def stall(self):
         self.wfile.write(CHUNKED + chunk(b"no more follows"))
         self.wait()
@@ -151,6 +156,7 @@ ACTS = {
     "reset-reused": Connection.reset_reused,
     "reset-once": Connection.reset_once,
     "silent": Connection.wait,
+    "hints-alone": Connection.hint,
     "stalls": Connection.stall,
     "slow": Connection.slow,
     "stream": Connection.stream,

@@ -22,7 +22,7 @@ cd "$work"
 read -r port admin nobody deaf one two three gone pooled few tls < <(free_ports 11)
 backends=([one]=$one [two]=$two [three]=$three [gone]=$gone [pooled]=$pooled [few]=$few [tls]=$tls)
 gateway=http://$host:$port
-routes=(single hasty brief deaf mistaken distrusted trusted named gone pooled some none sick weighed checked busy few)
+routes=(single telling hasty brief deaf mistaken distrusted trusted named gone pooled some none sick weighed checked busy few)
 
 # configure LIMITS
 configure() {
@@ -36,6 +36,7 @@ store: { url: "sqlite:data/flowgate.db", master_key: "\${file:keys/master.key}" 
 limits: $1
 backends:
   single: { servers: ["http://$host:$one"], ejection: { failures: 0 } }
+  telling: { servers: ["http://$host:$one"], ejection: { failures: 0 }, interim_responses: pass }
   hasty: { servers: ["http://$host:$one"], ejection: { failures: 0 }, timeout: 300ms, idle_timeout: 300ms }
   brief: { servers: ["http://$host:$one"], ejection: { failures: 0 }, total_timeout: 300ms }
   deaf: { servers: ["http://$host:$deaf"], connect_timeout: 300ms }
@@ -111,6 +112,16 @@ answers() {
     got=$(status "$gateway$2" "${@:3}") || true
     [[ $got == "$1" ]] || { echo "wanted $1, got $got: $(tail -c 300 log/content)"; return 1; }
 }
+
+# heads STATUSES TARGET [OPTION...]: of the interim answers and the last one.
+heads() {
+    local got
+    status "$gateway$2" "${@:3}" >log/status || true
+    got=$(grep -oE '^HTTP/[0-9.]+ [0-9]+' log/head | cut -d ' ' -f 2 | xargs)
+    [[ $got == "$1" ]] || { echo "wanted $1, got $got"; return 1; }
+}
+
+hints() { heads "$@" && has 'link: </style.css>; rel=preload' "$(<log/head)"; }
 
 # refuses STATUS CODE TARGET [OPTION...]: the answer is the gateway's own.
 refuses() { answers "$1" "${@:3}" && has "\"code\":\"$2\"" "$(<log/content)"; }
@@ -201,9 +212,13 @@ check_breaks() {
     done
     judge 'faults answer: no HTTP' refuses 502 backend_failed /single/garbage
     judge 'faults answer: a head of 100 MiB' within 0 2000 refuses 502 backend_failed /single/huge-head
-    judge 'faults answer: 103 before it' answers 200 /single/early-hints
-    judge 'faults answer: 100 before it' answers 200 /single/continue
-    judge 'faults answer: 100 before it, after a POST' answers 200 /single/continue -d order
+    judge 'faults answer: 103 before it' heads 200 /single/early-hints
+    judge 'faults answer: 103 before it, to be passed on' hints '103 200' /telling/early-hints
+    judge 'faults answer: 103 alone, which is passed on at once' hints 103 /telling/hints-alone --max-time 1
+    judge 'faults answer: 103 before it, to HTTP/1.0' heads 200 /telling/early-hints --http1.0
+    judge 'faults answer: 103 before it, to HTTP/2' heads 200 /telling/early-hints --http2-prior-knowledge
+    judge 'faults answer: 100 before it' heads 200 /telling/continue
+    judge 'faults answer: 100 before it, after a POST' heads 200 /telling/continue -d order
     judge 'faults answer: 101 that nobody asked for' refuses 502 backend_failed /single/switching
 }
 

@@ -28,6 +28,8 @@ pub struct BackendSection {
     /// Calls at once at each server; what comes above is answered 503.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_requests: Option<usize>,
+    /// What becomes of its 1xx answers (default drop: some clients take the first answer for the last).
+    pub interim_responses: InterimWord,
     /// When a server is left out for a while.
     pub ejection: EjectionSection,
     /// Asks each server whether it is well.
@@ -68,6 +70,16 @@ pub enum ProtocolWord {
     Http2,
     /// What an https server prefers.
     Auto,
+}
+
+/// What becomes of a backend's interim answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InterimWord {
+    #[default]
+    Drop,
+    /// From HTTP/1.1 to HTTP/1.1.
+    Pass,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

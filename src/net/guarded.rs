@@ -1,21 +1,29 @@
 //! The bytes of a client's connection on their way: notes whether they move, and keeps the head of
-//! an HTTP/1.1 request as it came, since the parser forgives what RFC 9112 lets a server refuse.
+//! an HTTP/1.1 request as it came, since the parser forgives what RFC 9112 lets a server refuse; HTTP/2's
+//! frames are looked at for the same reason.
 
+use super::frames::{Fault, Frames};
 use super::framing;
 use super::joined::Joined;
 use crate::domain::reason::Reason;
 use http::Method;
-use std::io::{ErrorKind, IoSlice, Result};
-use std::pin::Pin;
+use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::mem;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::yield_now;
 
 /// A head that came in one piece is no larger; more is not kept.
 const MOST: usize = 64 * 1024;
 /// Room for a head that stays with an idle connection.
 const KEPT: usize = 2 * 1024;
+/// Octets of HTTP/2 that are read before others have their turn: they may be thousands of frames.
+const TURN: usize = 32 * 1024;
+/// A code of GOAWAY (RFC 9113, 7).
+const PROTOCOL_ERROR: u8 = 1;
 
 /// What is known of a connection's bytes.
 #[derive(Debug, Default)]
@@ -33,23 +41,25 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// The handshake has agreed on HTTP/2, whose frames are strict enough.
+    /// It is HTTP/2, whose requests end where they say.
     pub fn agree_on_http2(&self) {
         self.past.store(true, Relaxed);
         self.http2.store(true, Relaxed);
     }
 
-    pub(super) fn read(&self, bytes: &[u8]) {
+    /// Notes what has come; all that has, once it turns out to be HTTP/2.
+    pub(super) fn read(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         if bytes.is_empty() || self.past.load(Relaxed) {
-            return;
+            return None;
         }
         let mut head = lock(&self.head);
         let room = MOST - head.len();
         head.extend_from_slice(&bytes[..bytes.len().min(room)]);
         if head.starts_with(b"PRI * HTTP/2.0\r\n") {
             self.agree_on_http2();
-            *head = Vec::new();
+            return Some(mem::take(&mut head));
         }
+        None
     }
 
     pub(super) fn wrote(&self, some: bool) {
@@ -131,11 +141,16 @@ fn lock(bytes: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
 pub struct Guarded<I> {
     io: Joined<I>,
     traffic: Arc<Traffic>,
+    /// Once it is HTTP/2.
+    frames: Option<Box<Frames>>,
+    /// Octets that were read in one go.
+    turn: usize,
 }
 
 impl<I> Guarded<I> {
     pub fn new(io: I, traffic: Arc<Traffic>) -> Self {
-        Self { io: Joined(io), traffic }
+        let frames = traffic.http2.load(Relaxed).then(Box::default);
+        Self { io: Joined(io), traffic, frames, turn: 0 }
     }
 
     fn noted(&self, outcome: Poll<Result<usize>>) -> Poll<Result<usize>> {
@@ -145,16 +160,45 @@ impl<I> Guarded<I> {
 }
 
 impl<I: AsyncWrite + Unpin> Guarded<I> {
+    /// Looks at what has come.
+    fn look(&mut self, bytes: &[u8]) -> std::result::Result<(), Fault> {
+        if let Some(frames) = &mut self.frames {
+            return frames.read(bytes);
+        }
+        match self.traffic.read(bytes) {
+            Some(all) => self.frames.insert(Box::default()).read(&all),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells the client that the connection ends, where nothing else is on its way (RFC 9113, 5.4.1).
+    fn go_away(&mut self, cx: &mut Context<'_>) {
+        let mut goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, PROTOCOL_ERROR];
+        let latest = self.frames.as_ref().map_or(0, |frames| frames.latest());
+        goaway[9..13].copy_from_slice(&latest.to_be_bytes());
+        if !self.traffic.blocked() {
+            let _ = Pin::new(&mut self.io).poll_write(cx, &goaway);
+        }
+    }
+
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.traffic.poll_interim(&mut self.io, cx)
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Guarded<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        if self.frames.is_some() && self.turn > TURN {
+            self.turn = 0;
+            return pin!(yield_now()).poll(cx).map(Ok);
+        }
         let before = buf.filled().len();
         let outcome = Pin::new(&mut self.io).poll_read(cx, buf);
-        self.traffic.read(&buf.filled()[before..]);
+        self.turn = if outcome.is_ready() { self.turn + buf.filled().len() - before } else { 0 };
+        if let Err(fault) = self.look(&buf.filled()[before..]) {
+            self.go_away(cx);
+            return Poll::Ready(Err(Error::new(ErrorKind::InvalidData, fault)));
+        }
         outcome
     }
 }

@@ -7,6 +7,7 @@ pub mod certificate_header;
 pub mod client;
 mod connect;
 pub mod forward;
+mod frames;
 mod framing;
 mod guarded;
 pub mod headers;

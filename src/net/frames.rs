@@ -4,6 +4,7 @@
 use std::mem;
 
 const PREFACE: usize = 24;
+const FIRST_LINE: usize = 16;
 const HEAD: usize = 9;
 /// Octets of a payload that are looked at: what pads and orders it, and how its first field begins.
 const LOOKED_AT: usize = 32;
@@ -53,6 +54,11 @@ impl Default for Frames {
 }
 
 impl Frames {
+    /// Of a connection whose first line was read elsewhere.
+    pub fn after_first_line() -> Self {
+        Self { skip: PREFACE - FIRST_LINE, ..Self::default() }
+    }
+
     /// Looks at what comes next.
     pub fn read(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
         loop {

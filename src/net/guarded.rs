@@ -1,14 +1,11 @@
-//! The bytes of a client's connection on their way: notes whether they move, and keeps the head of
-//! an HTTP/1.1 request as it came, since the parser forgives what RFC 9112 lets a server refuse; HTTP/2's
-//! frames are looked at for the same reason.
+//! The bytes of a client's connection on their way: notes whether they move, and reads them
+//! beside the parser, which forgives what RFC 9112 and RFC 9113 have a server refuse.
 
 use super::frames::{Fault, Frames};
-use super::framing;
+use super::framing::Framing;
 use super::joined::Joined;
 use crate::domain::reason::Reason;
-use http::Method;
 use std::io::{Error, ErrorKind, IoSlice, Result};
-use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,10 +13,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::yield_now;
 
-/// A head that came in one piece is no larger; more is not kept.
+/// Interim answers that may wait.
 const MOST: usize = 64 * 1024;
-/// Room for a head that stays with an idle connection.
-const KEPT: usize = 2 * 1024;
 /// Octets of HTTP/2 that are read before others have their turn: they may be thousands of frames.
 const TURN: usize = 32 * 1024;
 /// A code of GOAWAY (RFC 9113, 7).
@@ -28,10 +23,7 @@ const PROTOCOL_ERROR: u8 = 1;
 /// What is known of a connection's bytes.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    /// What has come since the last request was over.
-    head: Mutex<Vec<u8>>,
-    /// Whether what comes is not kept: the body of a request, or HTTP/2.
-    past: AtomicBool,
+    framing: Mutex<Framing>,
     http2: AtomicBool,
     blocked: AtomicBool,
     written: AtomicU32,
@@ -43,23 +35,14 @@ pub struct Traffic {
 impl Traffic {
     /// It is HTTP/2, whose requests end where they say.
     pub fn agree_on_http2(&self) {
-        self.past.store(true, Relaxed);
         self.http2.store(true, Relaxed);
     }
 
-    /// Notes what has come; all that has, once it turns out to be HTTP/2.
-    pub(super) fn read(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        if bytes.is_empty() || self.past.load(Relaxed) {
-            return None;
-        }
-        let mut head = lock(&self.head);
-        let room = MOST - head.len();
-        head.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        if head.starts_with(b"PRI * HTTP/2.0\r\n") {
-            self.agree_on_http2();
-            return Some(mem::take(&mut head));
-        }
-        None
+    /// Notes what has come; what follows the first line if that tells of HTTP/2.
+    pub(super) fn read<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let rest = lock(&self.framing).read(bytes)?;
+        self.agree_on_http2();
+        Some(rest)
     }
 
     pub(super) fn wrote(&self, some: bool) {
@@ -69,27 +52,19 @@ impl Traffic {
         }
     }
 
-    /// Judges the head of the request that has just come. What follows is its body.
-    pub fn judge(&self, method: &Method) -> std::result::Result<(), Reason> {
-        if self.http2.load(Relaxed) {
-            return Ok(());
-        }
-        self.past.store(true, Relaxed);
-        let mut head = lock(&self.head);
-        let verdict = framing::judge(&head, method);
-        head.clear();
-        head.shrink_to(KEPT);
-        verdict
+    /// Judges the head of the request that has just come.
+    pub fn judge(&self) -> std::result::Result<(), Reason> {
+        if self.http2.load(Relaxed) { Ok(()) } else { lock(&self.framing).judge() }
     }
 
-    /// The next bytes are the head of another request.
-    pub fn await_head(&self) {
-        self.past.store(self.http2.load(Relaxed), Relaxed);
+    /// What follows is a tunnel's.
+    pub fn end(&self) {
+        lock(&self.framing).end();
     }
 
     /// Whether there are bytes of a head without its end.
     pub fn head_begun(&self) -> bool {
-        !lock(&self.head).is_empty()
+        lock(&self.framing).begun()
     }
 
     pub fn blocked(&self) -> bool {
@@ -132,8 +107,8 @@ impl Traffic {
     }
 }
 
-fn lock(bytes: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
-    bytes.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
+    part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A connection whose traffic is noted.
@@ -166,7 +141,7 @@ impl<I: AsyncWrite + Unpin> Guarded<I> {
             return frames.read(bytes);
         }
         match self.traffic.read(bytes) {
-            Some(all) => self.frames.insert(Box::default()).read(&all),
+            Some(rest) => self.frames.insert(Box::new(Frames::after_first_line())).read(rest),
             None => Ok(()),
         }
     }

@@ -139,7 +139,7 @@ impl Conduct {
         if request.version() == Version::HTTP_2 {
             return framing::judge_http2(request.uri(), request.headers());
         }
-        self.traffic.as_ref().map_or(Ok(()), |traffic| traffic.judge(request.method()))
+        self.traffic.as_ref().map_or(Ok(()), |traffic| traffic.judge())
     }
 
     /// A request has come; its number on this connection.
@@ -153,11 +153,6 @@ impl Conduct {
     pub fn finish(&self, cancelled: bool) {
         let active = self.active.get().saturating_sub(1);
         self.active.set(active);
-        if active == 0
-            && let Some(traffic) = &self.traffic
-        {
-            traffic.await_head();
-        }
         if cancelled {
             self.resets.set(self.resets.get() + 1);
             if self.resets.get() > self.most_resets.get() {

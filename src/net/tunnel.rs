@@ -155,6 +155,9 @@ impl Forwarder {
             return Ok(Opened::Answer(response.map(|body| Answer::new(body, None, &backend.times, None))));
         }
         agreed(&response, own_key.as_deref()).map_err(|detail| refused(Reason::TunnelRefused, &backend, detail))?;
+        if let Some(traffic) = journey.conduct.traffic() {
+            traffic.end();
+        }
         let far = upgrade::on(&mut response);
         let conduct = journey.conduct.tunnel();
         let carried = Carried::nothing();

@@ -62,6 +62,13 @@ fn framing_is_judged_on_every_request_of_a_kept_connection() {
     let bad = "POST /open/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     assert_eq!(kept.send(bad).status, 400);
     assert_eq!(world.backend.hits(), 3);
+    for before in ["Content-Length: 5\r\n\r\norder", "Transfer-Encoding: chunked\r\n\r\n5\r\norder\r\n0\r\n\r\n"] {
+        let mut piped = world.connection();
+        let good = format!("POST /open/x HTTP/1.1\r\nHost: a\r\n{before}");
+        assert_eq!(piped.send(&format!("{good}{bad}")).status, 200);
+        assert_eq!(Reply::read_one(&mut piped.0).status, 400, "a request that came with another one");
+    }
+    assert_eq!(world.backend.hits(), 5);
 }
 
 /// How long it takes until the gateway has closed the connection.

@@ -209,7 +209,7 @@ def meanwhile():
             other.request("GET", "/open/meanwhile")
             status = other.getresponse().status
         taken = time.monotonic() - begun
-        assert (status, taken < 1) == (200, True), f"call {count}: {status} after {taken:.1f} s"
+        assert (status, taken < CUT_OFF / 3) == (200, True), f"call {count}: {status} after {taken:.1f} s"
         count += 1
         time.sleep(0.1)
     assert count > 20, f"{count} calls"

@@ -13,9 +13,6 @@ use quick_cache::unsync::Cache;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-/// Tokens that all lanes together remember.
-const SHARED: u64 = 100_000;
-
 /// A token whose signature and claims are right, under the settings it was judged by.
 #[derive(Debug, Clone)]
 pub struct Verified {
@@ -89,13 +86,16 @@ impl LaneTokens {
 /// Tokens of all lanes, by SHA-256.
 pub struct SharedTokens(moka::sync::Cache<Digest, Verified>);
 
-impl Default for SharedTokens {
-    fn default() -> Self {
-        Self(moka::sync::Cache::new(SHARED))
-    }
-}
-
 impl SharedTokens {
+    /// Bounded by bytes as well.
+    pub fn new(bytes: u64) -> Self {
+        let weigh = |_: &Digest, known: &Verified| {
+            let roles: usize = known.claims.roles.iter().map(|role| role.len() + 24).sum();
+            u32::try_from(1_024 + roles).unwrap_or(u32::MAX)
+        };
+        Self(moka::sync::Cache::builder().max_capacity(bytes).weigher(weigh).build())
+    }
+
     pub fn get(&self, digest: &Digest) -> Option<Verified> {
         self.0.get(digest)
     }

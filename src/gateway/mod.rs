@@ -65,12 +65,13 @@ pub struct Gateway {
 impl Gateway {
     pub fn new(state: Arc<State>, clock: Arc<dyn Clock>, signer: Signer, control: Control, outward: Outward) -> Self {
         let Outward { wants, finder, keys } = outward;
+        let tokens = SharedTokens::new(state.limits.load().token_cache);
         Self {
             state,
             clock,
             started: Instant::now(),
             signer,
-            tokens: SharedTokens::default(),
+            tokens,
             forwarded: certificate::forwarded(),
             control,
             wants,

@@ -33,7 +33,6 @@ pub enum Fault {
 }
 
 /// How far a connection has been looked at.
-#[derive(Debug)]
 pub struct Frames {
     /// Octets to come that say nothing.
     skip: usize,

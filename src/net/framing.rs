@@ -11,7 +11,6 @@ use std::mem;
 const MOST: usize = 1 << 20;
 
 /// How far a connection has been read.
-#[derive(Debug)]
 pub struct Framing {
     at: Place,
     /// A line without its end.

@@ -5,6 +5,7 @@ use super::frames::{Fault, Frames};
 use super::framing::Framing;
 use super::joined::Joined;
 use crate::domain::reason::Reason;
+use std::fmt;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -21,7 +22,7 @@ const TURN: usize = 32 * 1024;
 const PROTOCOL_ERROR: u8 = 1;
 
 /// What is known of a connection's bytes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Traffic {
     framing: Mutex<Framing>,
     http2: AtomicBool,
@@ -103,7 +104,15 @@ impl Traffic {
             }
         }
         self.interrupted.store(false, Relaxed);
+        self.wrote(true);
         Poll::Ready(Ok(()))
+    }
+}
+
+impl fmt::Debug for Traffic {
+    /// Without bytes: some are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Traffic({} writes)", self.written())
     }
 }
 
@@ -112,7 +121,6 @@ fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A connection whose traffic is noted.
-#[derive(Debug)]
 pub struct Guarded<I> {
     io: Joined<I>,
     traffic: Arc<Traffic>,

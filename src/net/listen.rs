@@ -19,6 +19,7 @@ use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -130,10 +131,11 @@ where
         let patience = limits.handshake_time;
         let traffic = Arc::new(Traffic::default());
         // known from now on, so that the drain waits for handshakes as well
-        let conduct = roster.enter(Some(traffic.clone()), Rc::new(room));
+        let room = Rc::new(room);
+        let conduct = roster.enter(Some(traffic.clone()), room.clone());
         tokio::task::spawn_local(async move {
             // large and soon over: a connection would carry its size as long as it lives
-            let greeting = Box::pin(greet(stream, address, local_port, &shared));
+            let greeting = Box::pin(greet(stream, address, local_port, &shared, &room));
             let greeting = tokio::time::timeout(patience, greeting).await;
             match greeting {
                 Ok(Ok((Stream::Plain(stream), peer))) => {
@@ -180,7 +182,8 @@ async fn sweep(roster: Rc<Roster>, shared: Arc<Listening>) {
 struct Room {
     _all: OwnedSemaphorePermit,
     _own: Option<OwnedSemaphorePermit>,
-    _address: Option<Counted>,
+    /// Of the caller, who may be known only by a PROXY header.
+    address: RefCell<Option<Counted>>,
 }
 
 /// The next connection, once there is room for one. Out of descriptors, it waits a little: the
@@ -216,7 +219,7 @@ async fn accept(listener: &TcpListener, shared: &Listening) -> Option<(TcpStream
         counted
     };
     let _ = stream.set_nodelay(true);
-    Some((stream, address, Room { _all: all, _own: own, _address: counted }))
+    Some((stream, address, Room { _all: all, _own: own, address: RefCell::new(counted) }))
 }
 
 /// A connection that is ready for HTTP.
@@ -231,6 +234,7 @@ async fn greet(
     address: SocketAddr,
     local_port: u16,
     shared: &Listening,
+    room: &Room,
 ) -> std::io::Result<(Stream, Peer)> {
     let proxies = shared.proxies.load_full();
     let trusted = listed(address.ip(), &proxies.networks);
@@ -240,6 +244,11 @@ async fn greet(
         Some(caller) if proxies.certificate_header.is_none() => listed(caller.ip(), &proxies.networks),
         _ => trusted,
     };
+    if let Some(caller) = told.filter(|caller| !listed(caller.ip(), &proxies.networks)) {
+        let counted = shared.addresses.enter(caller.ip(), shared.limits.load().connections_per_address);
+        let full = || std::io::Error::other(format!("{} has too many connections", caller.ip()));
+        *room.address.borrow_mut() = Some(counted.ok_or_else(full)?);
+    }
     let address = told.unwrap_or(address);
     let certificate_header = proxies.certificate_header.clone();
     let peer = Peer::new(address, local_port, shared.tls.is_some(), trusted, shared.address);

@@ -131,6 +131,29 @@ fn an_address_has_no_more_connections_than_it_may_and_gets_room_again() {
 }
 
 #[test]
+fn callers_behind_a_proxy_header_are_counted_by_their_own_address() {
+    let world = World::changed(OPEN, |text| {
+        let behind = "- { address: \"127.0.0.1:0\", trusted_proxies: [127.0.0.1], proxy_protocol: true }";
+        text.replacen("- { address: \"127.0.0.1:0\" }", behind, 1)
+            .replace("\nroutes:", "\nlimits: { connections_per_address: 2 }\nroutes:")
+    });
+    let ask = |caller: &str| {
+        let mut stream = connect(world.plain);
+        let request = "GET /open/x HTTP/1.1\r\nHost: a\r\n\r\n";
+        let _ = write!(stream, "PROXY TCP4 {caller} 127.0.0.1 4660 80\r\n{request}");
+        let mut first = [0; 12];
+        let answered = stream.read_exact(&mut first).is_ok() && &first == b"HTTP/1.1 200";
+        (stream, answered)
+    };
+    let mut kept: Vec<_> = (0..2).map(|_| ask("203.0.113.9")).collect();
+    assert!(kept.iter().all(|(_, answered)| *answered));
+    assert!(!ask("203.0.113.9").1, "one more is closed");
+    assert!(ask("203.0.113.10").1, "others have their own");
+    kept.pop();
+    crate::world::until("there is room again", || ask("203.0.113.9").1);
+}
+
+#[test]
 fn what_comes_above_the_number_of_requests_is_shed_while_the_admin_side_answers() {
     let world = world(OPEN, "requests: 4");
     let waiting: Vec<_> = (0..40)

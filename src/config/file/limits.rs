@@ -47,7 +47,7 @@ pub struct LimitsSection {
     pub token_rate: Option<String>,
     /// Body of a request to the token server.
     pub token_request: String,
-    /// Verified tokens remembered, per core.
+    /// Verified tokens remembered, per core and once more for all of them.
     pub token_cache: String,
     /// After a stop signal, for requests and tunnels that are under way.
     pub drain_time: String,

@@ -12,13 +12,14 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const BLOCK: usize = 32 * 1024;
-/// Blocks that may wait for the writer: 8 MiB.
-const WAITING: usize = 256;
+/// Bytes that may wait for the writer, in how many blocks: a block ends with the line that fills it.
+const WAITING: usize = 8 << 20;
+const BLOCKS: usize = WAITING / BLOCK;
 /// Written blocks that are kept.
 const EMPTY: usize = 16;
 
@@ -37,6 +38,7 @@ pub struct LogWriter {
     format: LogFormat,
     /// Lines with their number.
     blocks: SyncSender<(Vec<u8>, u64)>,
+    waiting: Arc<AtomicUsize>,
     /// Blocks that were written and may be filled again.
     empty: Arc<Mutex<Vec<Vec<u8>>>>,
     dropped: Arc<AtomicU64>,
@@ -48,7 +50,7 @@ impl LogWriter {
     /// none; it ends with the last writer.
     pub fn start(setting: &Setting, stream: Box<dyn Write + Send>) -> std::io::Result<Self> {
         let file = setting.file.clone();
-        let (blocks, waiting) = sync_channel::<(Vec<u8>, u64)>(WAITING);
+        let (blocks, incoming) = sync_channel::<(Vec<u8>, u64)>(BLOCKS);
         let mut out = match &file {
             Some(path) => Box::new(append(path)?),
             None => stream,
@@ -56,13 +58,15 @@ impl LogWriter {
         let this = Self {
             format: setting.format,
             blocks,
+            waiting: Arc::default(),
             empty: Arc::default(),
             dropped: Arc::default(),
             reopen: Arc::default(),
         };
         let (empty, dropped, reopen) = (this.empty.clone(), this.dropped.clone(), this.reopen.clone());
+        let waiting = this.waiting.clone();
         let write = move || {
-            for (mut block, lines) in waiting {
+            for (mut block, lines) in incoming {
                 if let (Some(path), true) = (&file, reopen.swap(false, Ordering::Relaxed)) {
                     match append(path) {
                         Ok(fresh) => out = Box::new(fresh),
@@ -75,6 +79,7 @@ impl LogWriter {
                 if out.write_all(&block).and_then(|()| out.flush()).is_err() {
                     dropped.fetch_add(lines, Ordering::Relaxed);
                 }
+                waiting.fetch_sub(block.len(), Ordering::Relaxed);
                 block.clear();
                 let mut empty = empty.lock().unwrap_or_else(PoisonError::into_inner);
                 if empty.len() < EMPTY && block.capacity() < 2 * BLOCK {
@@ -144,7 +149,10 @@ impl AccessLog {
         }
         let full = std::mem::replace(&mut *block, self.writer.block());
         let lines = self.lines.take();
-        if self.writer.blocks.try_send((full, lines)).is_err() {
+        let length = full.len();
+        let room = self.writer.waiting.fetch_add(length, Ordering::Relaxed) + length <= WAITING;
+        if !room || self.writer.blocks.try_send((full, lines)).is_err() {
+            self.writer.waiting.fetch_sub(length, Ordering::Relaxed);
             self.writer.dropped.fetch_add(lines, Ordering::Relaxed);
         }
     }

@@ -1,6 +1,7 @@
 //! Forwarding one permitted request. Takes the permit by value: it is spent here and nowhere else.
 
 use super::body::{Answer, Broken, Outgoing, Upload};
+use super::guarded::Traffic;
 use super::headers::{self, Introduction};
 use super::interim;
 use super::peer::Peer;
@@ -99,14 +100,12 @@ impl Forwarder {
         let heard = backend.interim && parts.version == Version::HTTP_11;
         dress(&mut parts, &permit, journey);
         let target = permit.target().path_and_query().clone();
-        let mut request = Request::from_parts(parts, body);
-        if let Some(client) = journey.conduct.traffic().filter(|_| heard) {
-            interim::pass_on(&mut request, client.clone()).await;
-        }
+        let client = journey.conduct.traffic().filter(|_| heard);
+        let request = Request::from_parts(parts, body);
 
         // 2. sent to one of its servers
         let deadline = backend.times.total.map(|total| Instant::now() + total);
-        let sending = self.send(&backend, &target, request, upload.as_deref());
+        let sending = self.send(&backend, &target, request, upload.as_deref(), client);
         let sent = match deadline {
             Some(deadline) => timeout_at(deadline, sending).await.unwrap_or_else(|_| Err(late(&backend))),
             None => sending.await,
@@ -124,6 +123,7 @@ impl Forwarder {
         target: &PathAndQuery,
         mut request: Request<Outgoing>,
         upload: Option<&Upload>,
+        client: Option<&Arc<Traffic>>,
     ) -> Result<(Response<Incoming>, Lent), Refusal> {
         let mut tries = Tries::default();
         let repeatable = upload.is_none() && request.method().is_idempotent();
@@ -146,6 +146,9 @@ impl Forwarder {
             };
             address(&mut request, server, target, lent.is_http2())
                 .map_err(|detail| refused(Reason::Internal, backend, &detail))?;
+            if let Some(client) = client {
+                interim::pass_on(&mut request, client).await;
+            }
             // a new connection breaks with its server: then it is another's turn
             let repeatable = repeatable && (lent.reused || backend.servers.len() > 1);
             let spare = repeatable.then(|| self.spares.keep(&request));

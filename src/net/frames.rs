@@ -28,6 +28,7 @@ pub enum Fault {
     /// The library refuses the request and does not read its fields, which later ones may refer to.
     #[error("a request depends on itself (RFC 7540, 5.3.1)")]
     SelfDependent,
+    /// Or with so much else that it cannot be told.
     #[error("trailers begin with a pseudo-header field (RFC 9113, 8.1)")]
     PseudoTrailer,
 }
@@ -104,34 +105,36 @@ impl Frames {
         match kind {
             HEADERS => {
                 // what is too short to be one is the library's to refuse
-                let Some(block) = block(flags, stream, length(head), payload)? else { return Ok(()) };
+                let Some((block, cut)) = block(flags, stream, length(head), payload)? else { return Ok(()) };
                 if stream > self.latest {
                     self.latest = stream;
                     return Ok(());
                 }
                 self.trailers = Some(Vec::new());
-                self.look(block, flags)
+                self.look(block, cut, flags)
             }
-            CONTINUATION => self.look(payload, flags),
+            CONTINUATION => self.look(payload, payload.len() < length(head), flags),
             _ => Ok(()),
         }
     }
 
-    /// Looks at how trailers begin, if it is trailers that come.
-    fn look(&mut self, block: &[u8], flags: u8) -> Result<(), Fault> {
+    /// Looks at how trailers begin, if it is trailers that come. Of a block that was `cut` there is more
+    /// than is looked at.
+    fn look(&mut self, block: &[u8], cut: bool, flags: u8) -> Result<(), Fault> {
         let Some(mut begun) = self.trailers.take() else { return Ok(()) };
         begun.extend_from_slice(block);
         match first_is_pseudo(&begun) {
             Some(true) => return Err(Fault::PseudoTrailer),
-            None if flags & END_HEADERS == 0 && begun.len() < LOOKED_AT => self.trailers = Some(begun),
+            None if cut || begun.len() > LOOKED_AT => return Err(Fault::PseudoTrailer),
+            None if flags & END_HEADERS == 0 => self.trailers = Some(begun),
             _ => {}
         }
         Ok(())
     }
 }
 
-/// The fields that HEADERS carry, as far as they are looked at (RFC 9113, 6.2).
-fn block(flags: u8, stream: u32, length: usize, payload: &[u8]) -> Result<Option<&[u8]>, Fault> {
+/// The fields that HEADERS carry, as far as they are looked at, and whether there are more (RFC 9113, 6.2).
+fn block(flags: u8, stream: u32, length: usize, payload: &[u8]) -> Result<Option<(&[u8], bool)>, Fault> {
     let mut rest = payload;
     let mut padding = 0;
     if flags & PADDED != 0 {
@@ -147,7 +150,7 @@ fn block(flags: u8, stream: u32, length: usize, payload: &[u8]) -> Result<Option
     }
     let before = payload.len() - rest.len();
     let fields = length.checked_sub(before + padding);
-    Ok(fields.map(|fields| &rest[..fields.min(rest.len())]))
+    Ok(fields.map(|fields| (&rest[..fields.min(rest.len())], fields > rest.len())))
 }
 
 /// Whether a block's first field is a pseudo-header field, if that can be told from its beginning; a
@@ -268,6 +271,7 @@ mod tests {
             (&[0x40, 0x83, 0xb9, 0x49, 0x53, 1, b'y'], pseudo), // the same, compressed
             (&[0x00, 6, b'x', b'-', b'n', b'a', b'm', b'e'], Ok(())),
             (&[0x40, 0x85, 0xf2, 0xb2, 0x4a, 0x87, 0xff], Ok(())),
+            (&[0x20; LOOKED_AT + 1], pseudo), // what comes behind so many cannot be told
             (&[0xbe], Ok(())),
             (&[0x0f, 0x00, 1, b'a'], Ok(())),
             (&[], Ok(())),

@@ -22,6 +22,14 @@ pub struct Framing {
 
 type Verdict = Result<(), Reason>;
 
+/// A line of a chunked body is none (RFC 9112, 7.1): the parser and others would not agree on where the
+/// next request begins. What comes before it may be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// Bytes of the last read.
+    pub before: usize,
+}
+
 /// What comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -35,7 +43,7 @@ enum Place {
     /// A chunk of so many bytes, its end included.
     Chunk(u64),
     Trailer,
-    /// What follows something that was refused.
+    /// What is not to be read.
     Nothing,
 }
 
@@ -56,35 +64,42 @@ impl Default for Framing {
 
 impl Framing {
     /// Reads on. What follows the first line of a connection if that says that it is HTTP/2.
-    pub fn read<'a>(&mut self, mut bytes: &'a [u8]) -> Option<&'a [u8]> {
+    pub fn read<'a>(&mut self, all: &'a [u8]) -> Result<Option<&'a [u8]>, Fault> {
+        let mut bytes = all;
         while !bytes.is_empty() {
             match self.at {
                 Place::Content(left) => {
                     (self.at, bytes) = pass(bytes, left, Place::Content, Place::RequestLine);
                 }
                 Place::Chunk(left) => (self.at, bytes) = pass(bytes, left, Place::Chunk, Place::ChunkSize),
-                Place::Nothing => return None,
+                Place::Nothing => return Ok(None),
                 _ => {
                     let Some(end) = memchr::memchr(b'\n', bytes) else {
                         self.keep(bytes);
-                        return None;
+                        return Ok(None);
                     };
+                    let before = all.len() - bytes.len();
                     let (piece, rest) = bytes.split_at(end);
                     bytes = &rest[1..];
-                    if self.line.is_empty() {
-                        self.at = self.take(piece);
+                    let next = if self.line.is_empty() {
+                        self.take(piece)
                     } else {
                         let mut line = mem::take(&mut self.line);
                         line.extend_from_slice(piece);
-                        self.at = self.take(&line);
-                    }
+                        self.take(&line)
+                    };
+                    let Some(next) = next else {
+                        self.end();
+                        return Err(Fault { before });
+                    };
+                    self.at = next;
                     if self.at == Place::Preface {
-                        return Some(bytes);
+                        return Ok(Some(bytes));
                     }
                 }
             }
         }
-        None
+        Ok(None)
     }
 
     /// What is to be said of the next request. One whose head has not been seen cannot be told from
@@ -114,10 +129,12 @@ impl Framing {
         }
     }
 
-    /// What comes after a line, which is without its LF.
-    fn take(&mut self, line: &[u8]) -> Place {
+    /// What comes after a line, which is without its LF; nothing can after one that is none.
+    fn take(&mut self, line: &[u8]) -> Option<Place> {
         let (text, whole) = line.strip_suffix(b"\r").map_or((line, false), |text| (text, true));
-        match self.at {
+        Some(match self.at {
+            // the parser would go on to the next CR LF
+            Place::ChunkSize | Place::Trailer if !whole => return None,
             Place::Preface if text == b"PRI * HTTP/2.0" => Place::Preface,
             // empty lines before the request line are ignored (RFC 9112, 2.2), one ends a chunked body
             Place::Preface | Place::RequestLine | Place::Trailer if text.is_empty() => Place::RequestLine,
@@ -138,10 +155,10 @@ impl Framing {
             Place::ChunkSize => match chunk_size(text) {
                 Some(0) => Place::Trailer,
                 Some(size) => Place::Chunk(size.saturating_add(2)),
-                None => Place::Nothing,
+                None => return None,
             },
             other => other,
-        }
+        })
     }
 
     fn end_head(&mut self) -> Place {
@@ -232,11 +249,20 @@ fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, Full};
+    use hyper::body::Incoming;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
     use proptest::prelude::*;
+    use std::cell::Cell;
+    use tokio::io::AsyncWriteExt;
 
     fn read(bytes: &[u8]) -> Framing {
         let mut framing = Framing::default();
-        framing.read(bytes);
+        assert!(framing.read(bytes).is_ok());
         framing
     }
 
@@ -282,9 +308,18 @@ mod tests {
     #[test]
     fn a_request_whose_head_was_not_seen_is_refused() {
         assert_eq!(Framing::default().judge(), Err(Reason::FramingLength));
-        let mut framing =
-            read(b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\nGET / HTTP/1.1\r\n\r\n");
+        let mut framing = read(b"GET / HTTP/1.1\r\n\r\n");
         assert_eq!((framing.judge(), framing.judge()), (Ok(()), Err(Reason::FramingLength)));
+    }
+
+    #[test]
+    fn a_chunked_body_ends_where_everybody_says() {
+        let head = "POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for body in ["no size\r\n", "\r\n", "5\norder\r\n", "0\n", "0\r\n\n", "0\r\nA: b\n\r\n", "0\r\nA: b\r\n\n"] {
+            let bytes = format!("{head}{body}");
+            let outcome = Framing::default().read(bytes.as_bytes());
+            assert!(outcome.is_err_and(|fault| fault.before >= head.len()), "{body:?}");
+        }
     }
 
     #[test]
@@ -293,7 +328,7 @@ mod tests {
         for (piece, begun) in
             [("\r\n", false), ("G", true), ("ET / HTTP/1.1\r\n", true), ("A: b\r\n\r", true), ("\n", false)]
         {
-            framing.read(piece.as_bytes());
+            assert!(framing.read(piece.as_bytes()).is_ok());
             assert_eq!(framing.begun(), begun, "{piece:?}");
         }
         assert!(!read(b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nbo").begun());
@@ -302,23 +337,74 @@ mod tests {
     #[test]
     fn http2_begins_with_the_first_line_of_a_connection_and_nowhere_else() {
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-        assert_eq!(Framing::default().read(preface), Some(&b"\r\nSM\r\n\r\n"[..]));
+        assert_eq!(Framing::default().read(preface), Ok(Some(&b"\r\nSM\r\n\r\n"[..])));
         let mut framing = read(&preface[..9]);
-        assert_eq!(framing.read(&preface[9..16]), Some(&b""[..]));
-        assert_eq!(read(b"GET / HTTP/1.1\r\n\r\n").read(preface), None);
+        assert_eq!(framing.read(&preface[9..16]), Ok(Some(&b""[..])));
+        assert_eq!(read(b"GET / HTTP/1.1\r\n\r\n").read(preface), Ok(None));
     }
 
+    /// How many requests the parser hands over, and whether it has read all without an error.
+    fn parsed(bytes: &[u8]) -> (usize, bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let (mut client, server) = tokio::io::duplex(64 * 1024);
+            client.write_all(bytes).await.expect("sent");
+            client.shutdown().await.expect("sent");
+            let count = Cell::new(0);
+            let service = service_fn(|request: Request<Incoming>| {
+                count.set(count.get() + 1);
+                async { request.into_body().collect().await.map(|_| Response::new(Full::<Bytes>::default())) }
+            });
+            let outcome = http1::Builder::new().serve_connection(TokioIo::new(server), service).await;
+            (count.get(), outcome.is_ok())
+        })
+    }
+
+    const PIECES: &[&str] = &[
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\norder",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "5\r\norder\r\n",
+        "5;x=y\r\norder\r\n",
+        "5 \r\norder\r\n",
+        "0\r\n\r\n",
+        "000;x\r\n",
+        "0",
+        "A: b\r\n",
+        "A: b\n",
+        "\r\n",
+        "\n",
+        "\r",
+        " ",
+        "5",
+        "x",
+    ];
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        #[test]
+        fn the_parser_finds_the_requests_that_are_judged_and_no_others(
+            pieces in prop::collection::vec(prop::sample::select(PIECES), 0..10),
+        ) {
+            let bytes = pieces.concat();
+            let mut framing = Framing::default();
+            let fault = framing.read(bytes.as_bytes()).is_err();
+            let (count, whole) = parsed(bytes.as_bytes());
+            if !fault {
+                prop_assert!(count <= framing.verdicts.len(), "{count} requests in {bytes:?}");
+                prop_assert!(!whole || count == framing.verdicts.len(), "{count} requests in {bytes:?}");
+            }
+        }
+
         #[test]
         fn no_bytes_make_it_panic_and_it_does_not_matter_how_they_come(
             bytes in "([a-c:]|[0-9]|[ ]|\r\n|\n|Content-Length: |Transfer-Encoding: chunked){0,60}",
             size in 1usize..9,
         ) {
-            let mut pieces = Framing::default();
-            bytes.as_bytes().chunks(size).for_each(|piece| {
-                let _ = pieces.read(piece);
-            });
-            let whole = read(bytes.as_bytes());
+            let (mut pieces, mut whole) = (Framing::default(), Framing::default());
+            let by_piece = bytes.as_bytes().chunks(size).try_for_each(|piece| pieces.read(piece).map(|_| ()));
+            prop_assert_eq!(by_piece.is_ok(), whole.read(bytes.as_bytes()).is_ok());
             prop_assert_eq!((pieces.at, pieces.line, pieces.verdicts), (whole.at, whole.line, whole.verdicts));
         }
 

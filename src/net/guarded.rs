@@ -2,7 +2,7 @@
 //! beside the parser, which forgives what RFC 9112 and RFC 9113 have a server refuse.
 
 use super::frames::{Fault, Frames};
-use super::framing::Framing;
+use super::framing::{self, Framing};
 use super::joined::Joined;
 use crate::domain::reason::Reason;
 use std::fmt;
@@ -25,6 +25,7 @@ const PROTOCOL_ERROR: u8 = 1;
 #[derive(Default)]
 pub struct Traffic {
     framing: Mutex<Framing>,
+    /// Its requests end where they say.
     http2: AtomicBool,
     blocked: AtomicBool,
     written: AtomicU32,
@@ -34,16 +35,13 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// It is HTTP/2, whose requests end where they say.
-    pub fn agree_on_http2(&self) {
-        self.http2.store(true, Relaxed);
-    }
-
     /// Notes what has come; what follows the first line if that tells of HTTP/2.
-    pub(super) fn read<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    pub(super) fn read<'a>(&self, bytes: &'a [u8]) -> std::result::Result<Option<&'a [u8]>, framing::Fault> {
         let rest = lock(&self.framing).read(bytes)?;
-        self.agree_on_http2();
-        Some(rest)
+        if rest.is_some() {
+            self.http2.store(true, Relaxed);
+        }
+        Ok(rest)
     }
 
     pub(super) fn wrote(&self, some: bool) {
@@ -103,6 +101,8 @@ impl Traffic {
                 }
             }
         }
+        // few connections have another one
+        *interim = Vec::new();
         self.interrupted.store(false, Relaxed);
         self.wrote(true);
         Poll::Ready(Ok(()))
@@ -120,6 +120,11 @@ fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
     part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What the parser is told in place of bytes that it would not understand as others do.
+fn broken() -> Poll<Result<()>> {
+    Poll::Ready(Err(Error::new(ErrorKind::InvalidData, "a line of a chunked body is none (RFC 9112, 7.1)")))
+}
+
 /// A connection whose traffic is noted.
 pub struct Guarded<I> {
     io: Joined<I>,
@@ -128,12 +133,13 @@ pub struct Guarded<I> {
     frames: Option<Box<Frames>>,
     /// Octets that were read in one go.
     turn: usize,
+    /// Whether what comes is not to be read.
+    broken: bool,
 }
 
 impl<I> Guarded<I> {
     pub fn new(io: I, traffic: Arc<Traffic>) -> Self {
-        let frames = traffic.http2.load(Relaxed).then(Box::default);
-        Self { io: Joined(io), traffic, frames, turn: 0 }
+        Self { io: Joined(io), traffic, frames: None, turn: 0, broken: false }
     }
 
     fn noted(&self, outcome: Poll<Result<usize>>) -> Poll<Result<usize>> {
@@ -143,22 +149,29 @@ impl<I> Guarded<I> {
 }
 
 impl<I: AsyncWrite + Unpin> Guarded<I> {
-    /// Looks at what has come.
-    fn look(&mut self, bytes: &[u8]) -> std::result::Result<(), Fault> {
+    /// Looks at what has come; how much of it may be read.
+    fn look(&mut self, bytes: &[u8]) -> std::result::Result<usize, Fault> {
         if let Some(frames) = &mut self.frames {
-            return frames.read(bytes);
+            return frames.read(bytes).map(|()| bytes.len());
         }
         match self.traffic.read(bytes) {
-            Some(rest) => self.frames.insert(Box::new(Frames::after_first_line())).read(rest),
-            None => Ok(()),
+            Ok(None) => Ok(bytes.len()),
+            Ok(Some(rest)) => {
+                let frames = self.frames.insert(Box::new(Frames::after_first_line()));
+                frames.read(rest).map(|()| bytes.len())
+            }
+            Err(fault) => {
+                self.broken = true;
+                Ok(fault.before)
+            }
         }
     }
 
     /// Tells the client that the connection ends, where nothing else is on its way (RFC 9113, 5.4.1).
     fn go_away(&mut self, cx: &mut Context<'_>) {
         let mut goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, PROTOCOL_ERROR];
-        let latest = self.frames.as_ref().map_or(0, |frames| frames.latest());
-        goaway[9..13].copy_from_slice(&latest.to_be_bytes());
+        let Some(frames) = &self.frames else { return };
+        goaway[9..13].copy_from_slice(&frames.latest().to_be_bytes());
         if !self.traffic.blocked() {
             let _ = Pin::new(&mut self.io).poll_write(cx, &goaway);
         }
@@ -175,12 +188,19 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<I> {
             self.turn = 0;
             return pin!(yield_now()).poll(cx).map(Ok);
         }
+        if self.broken {
+            return broken();
+        }
         let before = buf.filled().len();
         let outcome = Pin::new(&mut self.io).poll_read(cx, buf);
         self.turn = if outcome.is_ready() { self.turn + buf.filled().len() - before } else { 0 };
-        if let Err(fault) = self.look(&buf.filled()[before..]) {
-            self.go_away(cx);
-            return Poll::Ready(Err(Error::new(ErrorKind::InvalidData, fault)));
+        match self.look(&buf.filled()[before..]) {
+            Ok(0) if self.broken => return broken(),
+            Ok(length) => buf.set_filled(before + length),
+            Err(fault) => {
+                self.go_away(cx);
+                return Poll::Ready(Err(Error::new(ErrorKind::InvalidData, fault)));
+            }
         }
         outcome
     }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::task::Poll;
 
 /// Hands the interim answers to a request on to the client whose task this is.
-pub async fn pass_on<B>(request: &mut Request<B>, client: Arc<Traffic>) {
+pub async fn pass_on<B>(request: &mut Request<B>, client: &Arc<Traffic>) {
+    let client = client.clone();
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
     on_informational(request, move |answer| {
         // nobody was asked to continue but us, who have answered that

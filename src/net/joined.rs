@@ -32,11 +32,12 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Joined<I> {
         if let [piece] = pieces {
             return io.poll_write(cx, piece);
         }
-        let mut joined = [0; LITTLE];
-        match join(pieces, &mut joined) {
-            Some(length) => io.poll_write(cx, &joined[..length]),
-            None => io.poll_write_vectored(cx, pieces),
+        if pieces.iter().map(|piece| piece.len()).sum::<usize>() > LITTLE {
+            return io.poll_write_vectored(cx, pieces);
         }
+        let mut joined = [0; LITTLE];
+        let length = join(pieces, &mut joined);
+        io.poll_write(cx, &joined[..length])
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -52,15 +53,13 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Joined<I> {
     }
 }
 
-/// Copies all pieces to the beginning of `joined`; their length together, if there is room for it.
-fn join(pieces: &[IoSlice<'_>], joined: &mut [u8]) -> Option<usize> {
-    let mut length = 0;
-    for piece in pieces {
+/// Copies all pieces to the beginning of `joined`, which has room for them; their length together.
+fn join(pieces: &[IoSlice<'_>], joined: &mut [u8]) -> usize {
+    pieces.iter().fold(0, |length, piece| {
         let end = length + piece.len();
-        joined.get_mut(length..end)?.copy_from_slice(piece);
-        length = end;
-    }
-    Some(length)
+        joined[length..end].copy_from_slice(piece);
+        end
+    })
 }
 
 #[cfg(test)]
@@ -68,11 +67,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_are_joined_as_far_as_there_is_room() {
+    fn pieces_are_joined_in_their_order() {
         let pieces = [IoSlice::new(b"head"), IoSlice::new(b""), IoSlice::new(b"body")];
-        let mut joined = [0; 8];
-        assert_eq!(join(&pieces, &mut joined), Some(8));
-        assert_eq!(&joined, b"headbody");
-        assert_eq!(join(&pieces, &mut joined[..7]), None);
+        let mut joined = [0; 9];
+        assert_eq!(join(&pieces, &mut joined), 8);
+        assert_eq!(&joined, b"headbody\0");
     }
 }

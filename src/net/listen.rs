@@ -142,9 +142,6 @@ where
                     run(&http, Guarded::new(stream, traffic), peer, &conduct, service).await;
                 }
                 Ok(Ok((Stream::Tls(stream), peer))) => {
-                    if peer.http2 {
-                        traffic.agree_on_http2();
-                    }
                     run(&http, Guarded::new(stream, traffic), peer, &conduct, service).await;
                 }
                 Ok(Err(error)) => {

@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn a_head_that_does_not_end_is_cut_off() {
         let (roster, traffic, conduct) = connection();
-        traffic.read(b"GET / HT");
+        assert_eq!(traffic.read(b"GET / HT"), Ok(None));
         assert_eq!(sweeps(&roster, &conduct), Some((3, Ending::Now)));
     }
 

@@ -277,7 +277,7 @@ impl Tunnel {
         tokio::select! {
             ended = joined => {
                 tracing::debug!(outcome = ?ended, "a tunnel ended");
-                carried.cut.set(None);
+                carried.cut.set(ended.is_err().then_some("one of its ends broke off"));
             }
             why = watched => carried.cut.set(Some(why)),
             () = self.conduct.cut() => {}

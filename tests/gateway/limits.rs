@@ -71,6 +71,25 @@ fn framing_is_judged_on_every_request_of_a_kept_connection() {
     assert_eq!(world.backend.hits(), 5);
 }
 
+#[test]
+fn a_chunked_body_whose_end_can_be_read_in_two_ways_is_the_last_thing_of_its_connection() {
+    let world = World::new();
+    let head = "POST /open/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let next = "GET /open/next HTTP/1.1\r\nHost: a\r\n\r\n";
+    for body in ["0\r\n\n", "0\r\nA: b\n\r\n", "0\n\r\n", "5\norder\r\n0\r\n\r\n", "no size\r\n0\r\n\r\n"] {
+        for pieces in [vec![format!("{head}{body}{next}{next}")], vec![head.into(), format!("{body}{next}{next}")]] {
+            let mut stream = connect(world.plain);
+            for piece in &pieces {
+                let _ = stream.write_all(piece.as_bytes());
+            }
+            let reply = Reply::read(&mut stream, true);
+            assert!([0, 400].contains(&reply.status), "{body:?}: {} {}", reply.status, reply.text());
+            assert!(!reply.text().contains("HTTP/1.1"), "{body:?}: the connection goes on");
+        }
+    }
+    assert_eq!(world.get("/open/x", "").status, 200);
+}
+
 /// How long it takes until the gateway has closed the connection.
 fn closed_after(stream: &mut TcpStream) -> Duration {
     let start = Instant::now();

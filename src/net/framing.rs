@@ -360,34 +360,28 @@ mod tests {
         })
     }
 
+    const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     const PIECES: &[&str] = &[
         "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\norder",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
-        "5\r\norder\r\n",
+        CHUNKED,
         "5;x=y\r\norder\r\n",
-        "5 \r\norder\r\n",
-        "0\r\n\r\n",
-        "000;x\r\n",
-        "0",
+        "0\r\n",
         "A: b\r\n",
-        "A: b\n",
         "\r\n",
         "\n",
         "\r",
         " ",
-        "5",
-        "x",
     ];
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1_000))]
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
 
         #[test]
         fn the_parser_finds_the_requests_that_are_judged_and_no_others(
             pieces in prop::collection::vec(prop::sample::select(PIECES), 0..10),
         ) {
-            let bytes = pieces.concat();
+            let bytes = format!("{CHUNKED}{}", pieces.concat());
             let mut framing = Framing::default();
             let fault = framing.read(bytes.as_bytes()).is_err();
             let (count, whole) = parsed(bytes.as_bytes());

@@ -3,8 +3,8 @@
 
 use std::mem;
 
-const PREFACE: usize = 24;
-const FIRST_LINE: usize = 16;
+/// Octets of the preface behind its first line, by which HTTP/2 is known.
+const PREFACE: usize = 8;
 const HEAD: usize = 9;
 /// Octets of a payload that are looked at: what pads and orders it, and how its first field begins.
 const LOOKED_AT: usize = 32;
@@ -33,7 +33,7 @@ pub enum Fault {
     PseudoTrailer,
 }
 
-/// How far a connection has been looked at.
+/// How far a connection has been looked at, from the end of its first line on.
 pub struct Frames {
     /// Octets to come that say nothing.
     skip: usize,
@@ -54,11 +54,6 @@ impl Default for Frames {
 }
 
 impl Frames {
-    /// Of a connection whose first line was read elsewhere.
-    pub fn after_first_line() -> Self {
-        Self { skip: PREFACE - FIRST_LINE, ..Self::default() }
-    }
-
     /// Looks at what comes next.
     pub fn read(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
         loop {
@@ -222,7 +217,7 @@ mod tests {
 
     fn begun(frames: &[Vec<u8>]) -> Vec<u8> {
         let settings = frame(SETTINGS, 0, 0, &[]);
-        [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..], &frames.concat()].concat()
+        [b"\r\nSM\r\n\r\n", &settings[..], &frames.concat()].concat()
     }
 
     fn judged(frames: &[Vec<u8>]) -> Result<(), Fault> {
@@ -240,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_first_frame_is_settings_and_no_acknowledgement() {
-        let with = |frame: &[u8]| Frames::default().read(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], frame].concat());
+        let with = |frame: &[u8]| Frames::default().read(&[&b"\r\nSM\r\n\r\n"[..], frame].concat());
         assert_eq!(with(&frame(SETTINGS, 0, 0, &[0; 6])), Ok(()));
         assert_eq!(with(&frame(SETTINGS, ACK, 0, &[])), Err(Fault::NoSettings));
         assert_eq!(with(&frame(HEADERS, END_HEADERS, 1, REQUEST)), Err(Fault::NoSettings));

@@ -11,6 +11,7 @@ use std::mem;
 const MOST: usize = 1 << 20;
 
 /// How far a connection has been read.
+#[derive(Default)]
 pub struct Framing {
     at: Place,
     /// A line without its end.
@@ -31,9 +32,10 @@ pub struct Fault {
 }
 
 /// What comes next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Place {
     /// The connection's first line, which may say that it is HTTP/2.
+    #[default]
     Preface,
     RequestLine,
     Field,
@@ -54,12 +56,6 @@ struct Fields {
     lengths: u32,
     codings: u32,
     length: u64,
-}
-
-impl Default for Framing {
-    fn default() -> Self {
-        Self { at: Place::Preface, line: Vec::new(), fields: Fields::default(), verdicts: VecDeque::new() }
-    }
 }
 
 impl Framing {
@@ -139,7 +135,6 @@ impl Framing {
             // empty lines before the request line are ignored (RFC 9112, 2.2), one ends a chunked body
             Place::Preface | Place::RequestLine | Place::Trailer if text.is_empty() => Place::RequestLine,
             Place::Preface | Place::RequestLine => {
-                self.fields = Fields::default();
                 self.fields.check_end(whole);
                 Place::Field
             }

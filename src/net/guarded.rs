@@ -157,7 +157,7 @@ impl<I: AsyncWrite + Unpin> Guarded<I> {
         match self.traffic.read(bytes) {
             Ok(None) => Ok(bytes.len()),
             Ok(Some(rest)) => {
-                let frames = self.frames.insert(Box::new(Frames::after_first_line()));
+                let frames = self.frames.insert(Box::default());
                 frames.read(rest).map(|()| bytes.len())
             }
             Err(fault) => {

@@ -253,8 +253,7 @@ async fn greet(
     let Some(config) = shared.tls.as_ref().map(ArcSwap::load_full) else { return Ok((Stream::Plain(stream), peer)) };
     let stream = handshake(stream, config).await?;
     let certificate = certificate(&stream);
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    Ok((Stream::Tls(Box::new(stream)), Peer { http2, certificate, ..peer }))
+    Ok((Stream::Tls(Box::new(stream)), Peer { certificate, ..peer }))
 }
 
 async fn handshake(stream: TcpStream, config: Arc<ServerConfig>) -> std::io::Result<TlsStream<TcpStream>> {

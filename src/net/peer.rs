@@ -84,8 +84,6 @@ pub struct Peer {
     pub local_port: HeaderValue,
     /// Whether the connection is TLS.
     pub secure: bool,
-    /// Whether it has agreed on HTTP/2 in its handshake.
-    pub http2: bool,
     pub certificate: Option<Arc<PeerCertificate>>,
     /// Whether the peer is a proxy of ours, whose X-Request-Id, X-Forwarded-* and certificate
     /// headers are believed.
@@ -106,7 +104,6 @@ impl Peer {
             node,
             local_port: HeaderValue::from(local_port),
             secure,
-            http2: false,
             certificate: None,
             trusted,
             listener,
